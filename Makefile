@@ -1,0 +1,72 @@
+# Everything a newcomer needs: `make demo`, `make test`. No root. Set PYTHON to use another interpreter (3.11 or later).
+PYTHON ?= python3
+VENV   ?= .venv
+BIN     = $(VENV)/bin
+PIP     = $(BIN)/python -m pip --disable-pip-version-check -q
+
+.PHONY: help demo demo-mpi test test-all lint type docs bench coverage clean
+help:
+	@echo "make demo      a real parameter sweep of LAMMPS, from nothing; says where the results are"
+	@echo "make demo-mpi  the same with every member on 2 MPI ranks"
+	@echo "make test      the fast test suite"
+	@echo "make test-all  every test, also the slow ones     make coverage  with the coverage gate"
+	@echo "make lint | type | docs | bench"
+
+$(VENV)/.made:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "asim needs Python 3.11 or later; set PYTHON=...")'
+	$(PYTHON) -m venv $(VENV)
+	$(PIP) install 'pip>=25.1'
+	touch $@
+
+$(VENV)/.demo: $(VENV)/.made pyproject.toml
+	$(PIP) install -e '.[demo]'
+	touch $@
+
+$(VENV)/.test: $(VENV)/.made pyproject.toml
+	$(PIP) install -e . --group test
+	touch $@
+
+$(VENV)/.lint: $(VENV)/.made pyproject.toml
+	$(PIP) install -e . --group lint --group test
+	touch $@
+
+$(VENV)/.docs: $(VENV)/.made pyproject.toml
+	$(PIP) install -e . --group docs
+	touch $@
+
+$(VENV)/.bench: $(VENV)/.made pyproject.toml
+	$(PIP) install -e . --group bench
+	touch $@
+
+demo: $(VENV)/.demo
+	$(BIN)/python examples/lammps_sweep/sweep.py
+
+demo-mpi: $(VENV)/.demo
+	$(BIN)/python examples/lammps_sweep/sweep.py --ranks 2
+
+test: $(VENV)/.test
+	$(BIN)/python -m pytest -m "not slow"
+
+test-all: $(VENV)/.test
+	$(BIN)/python -m pytest
+
+coverage: $(VENV)/.test
+	$(BIN)/python -m coverage run -m pytest -m "not slow"
+	$(BIN)/python -m coverage report --include 'asim/errors.py,asim/status.py,asim/units.py,asim/config.py,asim/entities/*,asim/settings/*,asim/plan.py,asim/ordering.py,asim/preview.py,asim/generate.py,asim/templates.py,asim/strategies.py,asim/values.py,asim/tables.py,asim/policies.py,asim/launchers/base.py,asim/agent/protocol.py' --fail-under 95
+
+lint: $(VENV)/.lint
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/codespell asim tests docs examples benchmarks README.md CHANGELOG.md CONTRIBUTING.md
+
+type: $(VENV)/.lint
+	$(BIN)/mypy
+
+docs: $(VENV)/.docs
+	$(BIN)/mkdocs build --strict
+
+bench: $(VENV)/.bench
+	$(BIN)/python benchmarks/ensembles.py
+
+clean:
+	rm -rf $(VENV) site build dist .mypy_cache .ruff_cache .hypothesis

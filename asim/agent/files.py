@@ -1,0 +1,134 @@
+"""File actions: what the agent does to a file system, one batch at a time. Part of the agent program: standard library only."""
+
+import collections
+import errno
+import os
+import stat
+
+from text import raw
+
+CHUNK = 8 << 20  # bytes copied before the agent looks at its stream and its children again
+
+
+class Files:
+    """One batch of file actions, done a step at a time, so that exits and stops are never kept waiting."""
+
+    def __init__(self):
+        self.actions, self.complete, self.failed = collections.deque(), False, False
+        self.done, self.path, self.current, self.templates = 0, "", None, {}
+
+    def add(self, actions, last):
+        self.complete = last
+        if not self.failed:
+            self.actions.extend(actions)
+
+    def idle(self):
+        return self.current is None and not self.actions
+
+    def step(self):
+        if self.current is None:
+            verb, *rest = self.actions.popleft()
+            self.path = rest[0]
+            self.current = getattr(self, "do_" + verb)(*rest)
+        if self.current is None or next(self.current, self) is self:
+            self.current = None
+            self.done += 1
+
+    def do_mkdir(self, path):
+        os.mkdir(raw(path))
+
+    def do_mkdirs(self, path):
+        os.makedirs(raw(path), exist_ok=True)
+
+    def do_write(self, path, content, mode=0o666):
+        put(os.open(raw(path), os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode), raw(content))
+
+    def do_template(self, _origin, number, parts):
+        self.templates[number] = [raw(part) for part in parts]
+
+    def do_render(self, path, number, values, mode):
+        parts = list(self.templates[number])
+        parts[1::2] = [raw(value) for value in values]
+        put(os.open(raw(path), os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode), b"".join(parts))
+
+    def do_append(self, path, content):
+        """Add to a file and wait until it is on the disk."""
+        put(os.open(raw(path), os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o666), raw(content), sync=True)
+
+    def do_symlink(self, path, target):
+        os.symlink(raw(target), raw(path))
+
+    def do_rename(self, path, source):
+        os.rename(raw(source), raw(path))
+
+    def do_remove(self, path):
+        return remove(raw(path))
+
+    def do_copy(self, path, source):
+        return copy(raw(source), raw(path))
+
+
+def put(fd, data, sync=False):
+    try:
+        view = memoryview(data)
+        while view:
+            view = view[os.write(fd, view) :]
+        if sync:
+            os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+def remove(path):
+    """Remove a file or a whole directory; one that is not there is fine. Links are removed, never followed."""
+    try:
+        if not stat.S_ISDIR(os.lstat(path).st_mode):
+            os.unlink(path)
+            return
+        for name in os.listdir(path):
+            yield from remove(os.path.join(path, name))
+            yield
+        os.rmdir(path)
+    except FileNotFoundError:
+        pass
+
+
+def copy(source, target):
+    """A file to a new file with its mode, a link as a link; a directory's contents merged into ``target``."""
+    mode = os.lstat(source).st_mode
+    if stat.S_ISLNK(mode):
+        os.symlink(os.readlink(source), target)
+    elif stat.S_ISDIR(mode):
+        os.makedirs(target, exist_ok=True)
+        for name in sorted(os.listdir(source)):
+            yield from copy(os.path.join(source, name), os.path.join(target, name))
+            yield
+    elif stat.S_ISREG(mode):
+        yield from copy_bytes(source, target, stat.S_IMODE(mode))
+    else:
+        raise OSError(errno.EINVAL, "not a file, directory or link", source)
+
+
+def copy_bytes(source, target, mode):
+    """``copy_file_range`` where there is one (a file system that shares blocks then copies nothing), else read and write."""
+    src = os.open(source, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        dst = os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode | stat.S_IWUSR)
+        try:
+            kernel = hasattr(os, "copy_file_range")
+            while True:
+                try:
+                    count = os.copy_file_range(src, dst, CHUNK) if kernel else os.write(dst, os.read(src, CHUNK))
+                except OSError as exc:
+                    if not kernel or exc.errno not in (errno.EXDEV, errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP, errno.EBADF):
+                        raise
+                    kernel = False
+                    continue
+                if not count:
+                    break
+                yield
+            os.fchmod(dst, mode)
+        finally:
+            os.close(dst)
+    finally:
+        os.close(src)

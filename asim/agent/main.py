@@ -1,0 +1,382 @@
+"""The agent: starts, watches and stops processes on one host, and writes files there, for a driver at the other end of a stream.
+
+A program of its own: one file, standard library only, Python 3.6 or later, so that it can be copied to any machine.
+Frames, both ways: 4 bytes length (big endian), then one JSON array ``[verb, ...]`` in ASCII. Text is UTF-8 with
+surrogate escapes, so any byte that may stand in a path or an argument survives.
+
+from the driver   ["hello", version, {run, cap, grace, records, on_eof}]      first; cap null = no limit
+                  ["spawn", {argv: [[..]], env: [[[name, value|null]..]], jobs: [[key, argv#, env#, cwd, out, err, limit]..]}]
+                  ["stop", [key..], grace]   ["files", id, [action..], last]   ["bye", [key..] | "all"]   what is not kept is stopped
+to the driver     ["ready", version, {pid, host, python}]   ["files", id, done, null | [errno, words, path]]   ["fatal", words]
+                  ["news", [row..]] with rows  [key, "start", time, pid]  [key, "error", time, words]
+                                               [key, "end", time, code|null, why|null, [user_s, system_s, max_rss_kib]|null]
+
+Every news batch is also one line of the records file, so how a job ended is known even when nobody listened. A job is
+a session leader; it ends when that process ends, and what is left of its group is then stopped. Stopping = SIGTERM to
+the group and to descendants that left it, ``grace`` seconds, SIGKILL, and waiting until all are gone. When the stream
+ends without "bye", everything is stopped, or, with on_eof "detach", left to run with its exits recorded.
+Exits are learnt from SIGCHLD; the kernel is asked to hand orphans of jobs to the agent (PR_SET_CHILD_SUBREAPER).
+"""
+
+import collections
+import errno
+import heapq
+import os
+import select
+import signal
+import socket
+import sys
+import time
+
+from files import Files
+from processes import adopt_orphans, explain, marker, processes, rescue, send, stamp, start
+from stream import ProtocolError, Stream, dumps, pack
+from text import raw, text
+
+VERSION = 1
+SLICE = 0.005  # seconds of work between two looks at the stream and at exits
+GIVE_UP = 5.0  # seconds after SIGKILL before an unkillable process (or a foreign zombie) is no longer waited for
+BACK_OFF = (errno.EAGAIN, errno.EMFILE, errno.ENFILE, errno.ENOMEM)
+STARVED = 60.0  # seconds of such errors, with nothing of ours running, before a job is given up
+
+
+class Job:
+    """One process: what was asked, and how far it has come. ``end`` is its news row, held back until all of it is gone."""
+
+    __slots__ = ("argv", "cwd", "end", "env", "err", "extras", "key", "kill_at", "killed", "limit", "out", "pid", "why")
+
+    def __init__(self, key, argv, env, cwd, out, err, limit):
+        self.key, self.argv, self.env, self.cwd, self.out, self.err, self.limit = key, argv, env, cwd, out, err, limit
+        self.pid = self.why = self.kill_at = self.end = None
+        self.killed, self.extras = False, {}
+
+
+class Agent:
+    def __init__(self, sock):
+        self.queue = collections.deque()  # accepted, waiting for a slot
+        self.jobs = {}  # key -> Job, from accepted until its end is told
+        self.running = {}  # pid of a leader -> Job
+        self.stopping = {}  # key -> Job whose group (or what its leader left there) is being stopped
+        self.batches = {}  # number -> Files
+        self.limits, self.news, self.unwritten = [], [], b""
+        self.run, self.cap, self.grace, self.detach_on_eof, self.leaving = "", None, 5.0, False, False
+        self.records = self.records_fd = self.starved_since = None
+        self.retry_at, self.adopts, self.terminated = 0.0, True, False
+        self.environ = dict(os.environb)
+        self.poller = select.poll()
+        self.wake, wake = os.pipe()
+        for fd in (self.wake, wake):
+            os.set_blocking(fd, False)
+        self.poller.register(self.wake, select.POLLIN)
+        self.stream = Stream(sock, self.poller)
+        signal.set_wakeup_fd(wake)
+        signal.signal(signal.SIGCHLD, lambda *_: None)
+        signal.signal(signal.SIGTERM, self.terminate)
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)
+
+    def terminate(self, *_):
+        self.terminated = True  # acted on by the loop; a handler may run at any moment
+
+    # -- the loop
+
+    def loop(self):
+        here = {"pid": os.getpid(), "host": socket.gethostname(), "python": sys.version.split()[0], "stamp": stamp(os.getpid())}
+        self.stream.tell("ready", VERSION, here)
+        self.flush()
+        self.adopts = adopt_orphans()
+        while not (self.leaving and not self.jobs and not self.stopping):
+            for fd, _ in self.poller.poll(self.timeout()):
+                if fd == self.wake:
+                    os.read(self.wake, 4096)
+                elif self.stream:
+                    self.receive()
+            if self.terminated and not self.leaving:
+                self.leave([])
+            self.reap()
+            self.deadlines()
+            self.work(time.monotonic() + SLICE)
+            self.flush()
+        self.sweep()
+        self.flush(last=True)
+
+    def timeout(self):
+        """Milliseconds until something is due; None when only a message or an exit can be next."""
+        now = time.monotonic()
+        if self.batch() is not None or self.startable(now):
+            return 0
+        due = [job.kill_at for job in self.stopping.values()]
+        if self.limits:
+            due.append(self.limits[0][0])
+        if self.queue and self.retry_at > now:
+            due.append(self.retry_at)
+        if self.stopping and not self.adopts:
+            due.append(now + 0.01)  # nobody tells when a grandchild goes
+        if self.unwritten:
+            due.append(now + 1.0)
+        return max(0, int((min(due) - now) * 1000) + 1) if due else None
+
+    def startable(self, now):
+        return self.queue and (self.cap is None or len(self.running) < self.cap) and now >= self.retry_at
+
+    def work(self, until):
+        while True:
+            batch = self.batch()
+            if batch is not None:
+                self.file_step(batch)
+            elif self.startable(time.monotonic()):
+                self.start_next()
+            else:
+                return
+            if time.monotonic() > until:
+                return
+
+    def flush(self, last=False):
+        """News to the records file (on a full disk kept, and tried again) and to the driver."""
+        if self.news:
+            line, self.news = dumps(self.news), []
+            self.unwritten += line + b"\n"
+            if self.stream:
+                self.stream.outbox += pack(b'["news",' + line + b"]")
+        try:
+            if self.unwritten and self.records_fd is None:
+                self.records_fd = os.open(self.records, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o666)
+            if self.unwritten:
+                self.unwritten = self.unwritten[os.write(self.records_fd, self.unwritten) :]
+        except OSError:
+            pass
+        if self.stream:
+            self.stream.flush(last)
+
+    # -- messages
+
+    def receive(self):
+        try:
+            for verb, *rest in self.stream.frames():
+                if verb not in ("hello", "spawn", "stop", "files", "bye") or (verb == "hello") != (self.records is None):
+                    raise ProtocolError("unexpected message %r" % (verb,))
+                getattr(self, "on_" + verb)(*rest)
+        except EOFError:
+            self.hang_up()
+        except (ProtocolError, ValueError, TypeError, LookupError, AttributeError, OverflowError, RecursionError) as exc:
+            self.stream.tell("fatal", "%s: %s" % (type(exc).__name__, exc))
+            self.flush(last=True)
+            self.hang_up()
+
+    def on_hello(self, version, options):
+        if version != VERSION:
+            raise ProtocolError("protocol version %r; this agent speaks %d" % (version, VERSION))
+        self.run, self.cap, self.grace = str(options["run"]), options["cap"], float(options["grace"])
+        self.detach_on_eof, self.records = options["on_eof"] == "detach", raw(options["records"])
+
+    def on_spawn(self, batch):
+        argvs = [[raw(item) for item in argv] for argv in batch["argv"]]
+        envs = [self.environment(changes) for changes in batch["env"]]
+        for key, argv, env, cwd, out, err, limit in batch["jobs"]:
+            if type(key) is not int or key in self.jobs or not argvs[argv]:
+                raise ProtocolError("job %r: not a number, here already, or without argv" % (key,))
+            limit = None if limit is None else float(limit)
+            job = self.jobs[key] = Job(key, argvs[argv], envs[env], raw(cwd), raw(out), raw(err), limit)
+            self.queue.append(job)
+
+    def environment(self, changes):
+        env = dict(self.environ)
+        for name, value in changes:
+            if value is None:
+                env.pop(raw(name), None)
+            else:
+                env[raw(name)] = raw(value)
+        return env
+
+    def on_stop(self, keys, grace):
+        self.stop([self.jobs[key] for key in keys if key in self.jobs], "stop", float(grace))
+
+    def on_files(self, number, actions, last):
+        batch = self.batches.setdefault(number, Files())
+        batch.add(actions, last)
+        if batch.idle():  # it failed before this part came, or there was nothing in it
+            self.files_done(number, batch, None)
+
+    def on_bye(self, keep):
+        self.leave(self.jobs if keep == "all" else keep)
+
+    def leave(self, keep):
+        """Stop all but ``keep``; the loop ends when nothing is left, whether or not anyone still listens."""
+        self.leaving = True
+        self.stop([job for key, job in list(self.jobs.items()) if key not in keep], "stop", self.grace)
+
+    def hang_up(self):
+        self.stream.close()
+        self.stream = None
+        self.batches.clear()
+        if not self.leaving:
+            self.leave(self.jobs if self.detach_on_eof else [])
+
+    def batch(self):
+        return next((number for number, batch in self.batches.items() if not batch.idle()), None)
+
+    def file_step(self, number):
+        batch, error = self.batches[number], None
+        try:
+            batch.step()
+        except OSError as exc:
+            error = [exc.errno, exc.strerror or str(exc), batch.path]
+        except (ValueError, TypeError, LookupError, AttributeError) as exc:
+            error = [errno.EINVAL, "%s: %s" % (type(exc).__name__, exc), str(batch.path)]
+        if error or batch.idle():
+            self.files_done(number, batch, error)
+
+    def files_done(self, number, batch, error):
+        """Tell how a batch ended: at its first error, or when its last part is done. Parts that come after an error are dropped."""
+        if error:
+            batch.failed, batch.current = True, None
+            batch.actions.clear()
+        if batch.complete:
+            del self.batches[number]
+        if error or (batch.complete and not batch.failed):
+            self.stream.tell("files", number, batch.done, error)
+
+    # -- processes
+
+    def start_next(self):
+        job = self.queue.popleft()
+        if job.key not in self.jobs:  # stopped while it waited
+            return
+        env = dict(job.env)
+        env[b"ASIM_JOB_ID"] = raw("%s.%d" % (self.run, job.key))
+        try:
+            job.pid = start(job, env)
+        except OSError as exc:
+            self.not_started(job, exc)
+        except ValueError as exc:
+            self.finish(job, [job.key, "error", time.time(), str(exc)])
+        else:
+            self.starved_since = None
+            self.running[job.pid] = job
+            self.news.append([job.key, "start", time.time(), job.pid])
+            if job.limit is not None:
+                heapq.heappush(self.limits, (time.monotonic() + job.limit, job.key))
+
+    def not_started(self, job, exc):
+        now = time.monotonic()
+        if exc.errno in BACK_OFF:
+            self.starved_since = now if self.running or self.starved_since is None else self.starved_since
+            if now - self.starved_since < STARVED:
+                self.queue.appendleft(job)
+                self.retry_at = now + 0.05
+                return
+        self.finish(job, [job.key, "error", time.time(), explain(exc, job)])
+
+    def reap(self):
+        """Collect every child that ended: leaders of jobs, and orphans that the kernel handed over."""
+        while True:
+            try:
+                pid, status, usage = os.wait4(-1, os.WNOHANG)
+            except ChildProcessError:
+                break
+            if not pid:
+                break
+            job = self.running.pop(pid, None)
+            if job:
+                self.retry_at = 0.0
+                self.ended(job, os.WEXITSTATUS(status) if os.WIFEXITED(status) else -os.WTERMSIG(status), usage)
+        for job in [job for job in self.stopping.values() if job.pid not in self.running and self.gone(job)]:
+            self.finish(job, job.end)
+
+    def ended(self, job, code, usage):
+        used = [round(usage.ru_utime, 6), round(usage.ru_stime, 6), usage.ru_maxrss]
+        row = [job.key, "end", time.time(), code, job.why, used]
+        if job.why:
+            job.end = row  # told when its whole group is gone
+        else:
+            self.finish(job, row)
+            if send(job.pid, signal.SIGTERM, group=True):  # it left something running behind
+                send(job.pid, signal.SIGCONT, group=True)
+                job.kill_at = time.monotonic() + self.grace
+                self.stopping[job.key] = job
+
+    def finish(self, job, row):
+        self.jobs.pop(job.key, None)
+        self.stopping.pop(job.key, None)
+        if row:
+            job.end = None
+            self.news.append(row)
+
+    def stop(self, jobs, why, grace):
+        """SIGTERM to the group of each job and to those of its descendants that left the group; the rest is the loop's."""
+        live = [job for job in jobs if job.pid and not job.why and job.pid in self.running]
+        for job in jobs:
+            if not job.pid and not job.why:
+                job.why = why
+                self.finish(job, [job.key, "end", time.time(), None, why, None])
+        strays = self.strays(live)
+        for job in live:
+            job.why, job.kill_at, job.extras = why, time.monotonic() + grace, strays.get(job.pid, {})
+            self.stopping[job.key] = job
+            self.signal(job, signal.SIGTERM if grace > 0 else signal.SIGKILL)
+
+    def signal(self, job, number):
+        for pid in [pid for pid, when in job.extras.items() if stamp(pid) == when]:
+            send(pid, number)
+            send(pid, signal.SIGCONT)
+        send(job.pid, number, group=True)
+        send(job.pid, signal.SIGCONT, group=True)
+
+    def strays(self, jobs):
+        """leader -> {pid: stamp} of the processes that belong to these jobs but are not in the leader's group."""
+        table, leaders, found = processes() if jobs else {}, {job.pid: job for job in jobs}, {}
+        for pid, (parent, group, session, when) in table.items():
+            if group in leaders:
+                continue
+            owner, above = session if session in leaders else None, parent
+            while owner is None and above in table and above != os.getpid():
+                owner, above = above if above in leaders else None, table[above][0]
+            if owner is None and above == os.getpid():
+                name = marker(pid)
+                owner = next((job.pid for job in jobs if name == raw("%s.%d" % (self.run, job.key))), None)
+            if owner is not None:
+                found.setdefault(owner, {})[pid] = when
+        return found
+
+    def gone(self, job):
+        job.extras = {pid: when for pid, when in job.extras.items() if stamp(pid) == when}
+        return not job.extras and not send(job.pid, 0, group=True)
+
+    def deadlines(self):
+        now = time.monotonic()
+        late = []
+        while self.limits and self.limits[0][0] <= now:
+            late.append(self.jobs.get(heapq.heappop(self.limits)[1]))
+        if late:
+            self.stop([job for job in late if job], "timeout", self.grace)
+        due = [job for job in self.stopping.values() if job.kill_at <= now]
+        strays = self.strays([job for job in due if not job.killed])
+        for job in due:
+            if job.killed:  # unkillable, or zombies that a stranger does not reap
+                self.running.pop(job.pid, None)
+                self.finish(job, job.end or [job.key, "end", time.time(), None, job.why, None])
+            else:
+                job.killed, job.kill_at = True, now + GIVE_UP
+                job.extras.update(strays.get(job.pid, {}))
+                self.signal(job, signal.SIGKILL)
+
+    def sweep(self):
+        """Before leaving: whatever descends from here and was not asked to live on is killed and reaped."""
+        until = time.monotonic() + GIVE_UP
+        while self.adopts and time.monotonic() < until:
+            table = processes()
+            mine = [pid for pid, row in table.items() if row[0] == os.getpid()]
+            for pid in mine:
+                send(pid, signal.SIGKILL)
+            self.reap()
+            if not mine:
+                return
+            self.poller.poll(5)
+
+
+def main(arguments):
+    """``FD``: serve the driver at the other end of that socket. ``rescue RUN GRACE PID...``: see :func:`rescue`."""
+    if arguments[0] == "rescue":
+        rescue(raw(arguments[1]), float(arguments[2]), {int(pid) for pid in arguments[3:]})
+    else:
+        Agent(socket.socket(fileno=int(arguments[0]))).loop()

@@ -1,0 +1,160 @@
+"""Starting, finding and signalling processes. Part of the agent program: standard library only."""
+
+import errno
+import os
+import signal
+import stat
+import sys
+import time
+
+from text import text
+
+LINUX = sys.platform.startswith("linux")
+RESET = [signal.SIGINT, signal.SIGHUP, signal.SIGPIPE, signal.SIGXFSZ, signal.SIGTERM, signal.SIGCHLD, signal.SIGQUIT]
+
+
+class Job:
+    __slots__ = ("argv", "cwd", "end", "env", "err", "extras", "key", "kill_at", "killed", "limit", "out", "pid", "why")
+
+    def __init__(self, key, argv, env, cwd, out, err, limit):
+        self.key, self.argv, self.env, self.cwd, self.out, self.err, self.limit = key, argv, env, cwd, out, err, limit
+        self.pid = self.why = self.kill_at = self.end = None
+        self.killed, self.extras = False, {}
+
+
+def open_output(path):
+    """A new file; an earlier one that has something in it becomes ``path.1``, ``path.2`` …: output is never lost."""
+    try:
+        return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
+    except FileExistsError:
+        info = os.stat(path)
+    if stat.S_ISREG(info.st_mode) and info.st_size:
+        number = 1
+        while os.path.lexists(path + b".%d" % number):
+            number += 1
+        os.rename(path, path + b".%d" % number)
+    return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC | os.O_NONBLOCK, 0o666)
+
+
+def start(job, env):
+    """Start one process: own session, own files, in its directory. ``posix_spawn`` (a vfork), so the cost is the exec's."""
+    try:
+        os.chdir(job.cwd)
+    except OSError as exc:
+        raise OSError(exc.errno, "cannot enter its directory: " + os.strerror(exc.errno), job.cwd)
+    fds = []
+    try:
+        try:
+            fds.append(open_output(job.out))
+            fds.append(fds[0] if job.err == job.out else open_output(job.err))
+        except OSError as exc:
+            raise OSError(exc.errno, "cannot open its output file: " + os.strerror(exc.errno), exc.filename)
+        if not hasattr(os, "posix_spawn"):  # Python 3.6 and 3.7
+            import subprocess
+
+            child = subprocess.Popen(job.argv, env=env, stdout=fds[0], stderr=fds[1], start_new_session=True)
+            child.returncode = 0  # reaped here, not by Popen
+            return child.pid
+        actions = [(os.POSIX_SPAWN_DUP2, fds[0], 1), (os.POSIX_SPAWN_DUP2, fds[1], 2)]
+        return os.posix_spawn(job.argv[0], job.argv, env, file_actions=actions, setsid=True, setsigmask=(), setsigdef=RESET)
+    finally:
+        for fd in set(fds):
+            os.close(fd)
+
+
+def explain(exc, job):
+    """Why a process could not be started, in words."""
+    exe = text(job.argv[0])
+    if exc.filename is not None and exc.filename != job.argv[0]:
+        return "%s: %s" % (exc.strerror, text(exc.filename) if isinstance(exc.filename, bytes) else exc.filename)
+    if exc.errno == errno.ENOENT:
+        if os.path.exists(job.argv[0]):
+            return "the interpreter that the first line of %s names does not exist" % exe
+        return "no such executable: %s" % exe
+    if exc.errno == errno.ENOEXEC:
+        return "not a program: %s has no executable format and no '#!' first line" % exe
+    if exc.errno == errno.EACCES:
+        return "not executable (or a directory on the way cannot be entered): %s" % exe
+    if exc.errno == errno.E2BIG:
+        return "arguments and environment are longer than this system allows: %s" % exe
+    return "cannot start %s: %s" % (exe, exc.strerror or exc)
+
+
+def processes():
+    """pid -> (parent, group, session, start stamp) of every process here (Linux; elsewhere nothing)."""
+    table = {}
+    for name in os.listdir("/proc") if LINUX else ():
+        if name.isdigit():
+            try:
+                with open("/proc/%s/stat" % name, "rb") as file:
+                    row = file.read()
+            except OSError:
+                continue
+            rest = row[row.rindex(b")") + 2 :].split()
+            if rest[0] not in b"ZX":
+                table[int(name)] = (int(rest[1]), int(rest[2]), int(rest[3]), int(rest[19]))
+    return table
+
+
+def marker(pid):
+    """The value of ASIM_JOB_ID in a process's environment, or None."""
+    try:
+        with open("/proc/%d/environ" % pid, "rb") as file:
+            for item in file.read().split(b"\0"):
+                if item.startswith(b"ASIM_JOB_ID="):
+                    return item[12:]
+    except OSError:
+        pass
+    return None
+
+
+def stamp(pid):
+    try:
+        with open("/proc/%d/stat" % pid, "rb") as file:
+            row = file.read()
+        rest = row[row.rindex(b")") + 2 :].split()
+        return None if rest[0] in b"ZX" else int(rest[19])
+    except OSError:
+        return None
+
+
+def send(pid, number, group=False):
+    try:
+        (os.killpg if group else os.kill)(pid, number)
+        return True
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+
+
+def adopt_orphans():
+    """Ask the kernel to make this process the parent of its descendants' orphans. True if it agreed."""
+    try:
+        import ctypes
+
+        return LINUX and ctypes.CDLL(None).prctl(36, 1, 0, 0, 0) == 0
+    except (ImportError, OSError, AttributeError):
+        return False
+
+
+def rescue(run, grace, leaders):
+    """Stop all that an agent which died left behind: what carries its run in the environment, or is in a session of ``leaders``.
+
+    A leader that is younger than this process has only got an old leader's number, and is left alone.
+    """
+    mine = stamp(os.getpid())
+    kill_at, number = time.monotonic() + grace, signal.SIGTERM if grace > 0 else signal.SIGKILL
+    while True:
+        table = processes()
+        sessions = {pid for pid in leaders if pid not in table or table[pid][3] <= mine}
+        left = [pid for pid in table if table[pid][2] in sessions or (marker(pid) or b"").startswith(run + b".")]
+        if not left:
+            return
+        if number:
+            for pid in left:
+                send(pid, number)
+                send(pid, signal.SIGCONT)
+        late = time.monotonic() >= kill_at
+        number = signal.SIGKILL if late else None
+        time.sleep(0.02)  # they are nobody's children here: there is nothing to wait on

@@ -1,0 +1,117 @@
+"""The driver's half of the agent's protocol: frames to bytes and bytes to frames, without any I/O.
+
+The frames are described in :mod:`asim.agent.main`, which is the other half.
+"""
+
+from __future__ import annotations
+
+import json
+import struct
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from typing import Any
+
+from ..errors import AgentError
+
+VERSION = 1
+MAX_FRAME = 1 << 26
+
+FileAction = tuple[Any, ...]
+"""``(verb, path, ...)``: mkdir, mkdirs, write, template, render, append, symlink, rename, remove, copy.
+
+Made by the functions of :mod:`asim.generate`, executed by the agent of the host where the path is.
+"""
+
+Environment = tuple[tuple[str, str | None], ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProcessSpec:
+    """One process to start: everything resolved. ``limit`` is the run time in seconds after which it is stopped."""
+
+    key: int
+    argv: tuple[str, ...]
+    env: Environment = ()
+    cwd: str
+    stdout: str
+    stderr: str
+    limit: float | None = None
+
+
+def frame(*message: object) -> bytes:
+    """One message as bytes.
+
+    :raises AgentError: when it is longer than a frame may be.
+    """
+    body = json.dumps(message, separators=(",", ":")).encode("ascii")
+    if len(body) > MAX_FRAME:
+        raise AgentError(f"a message of {len(body)} bytes to the agent; at most {MAX_FRAME} are allowed")
+    return struct.pack("!I", len(body)) + body
+
+
+def spawn_frame(specs: Iterable[ProcessSpec]) -> bytes:
+    """Many processes in one frame; an argv or environment that several share is sent once."""
+    argvs: dict[tuple[str, ...], int] = {}
+    envs: dict[Environment, int] = {}
+    rows = [
+        (
+            spec.key,
+            argvs.setdefault(spec.argv, len(argvs)),
+            envs.setdefault(spec.env, len(envs)),
+            spec.cwd,
+            spec.stdout,
+            spec.stderr,
+            spec.limit,
+        )
+        for spec in specs
+    ]
+    return frame("spawn", {"argv": list(argvs), "env": list(envs), "jobs": rows})
+
+
+def files_frames(number: int, actions: Iterable[FileAction], size: int = 200) -> Iterator[bytes]:
+    """A batch of file actions in frames of ``size`` actions; the agent drops the rest of a batch after its first error."""
+    remaining = iter(actions)
+    part = list(islice(remaining, size))
+    while True:
+        following = list(islice(remaining, size))
+        yield frame("files", number, part, not following)
+        if not following:
+            return
+        part = following
+
+
+class FrameDecoder:
+    """Bytes as they arrive, in whatever pieces, to messages."""
+
+    def __init__(self) -> None:
+        self._buffer = bytearray()
+
+    def feed(self, data: bytes | bytearray) -> list[Sequence[Any]]:
+        """The messages that ``data`` completes.
+
+        :raises AgentError: when the bytes are not frames of this protocol.
+        """
+        self._buffer += data
+        messages: list[Sequence[Any]] = []
+        offset = 0
+        while len(self._buffer) - offset >= 4:
+            (size,) = struct.unpack_from("!I", self._buffer, offset)
+            if size > MAX_FRAME:
+                raise AgentError(f"the agent sent a frame of {size} bytes; at most {MAX_FRAME} are allowed")
+            if len(self._buffer) - offset - 4 < size:
+                break
+            messages.append(self._message(self._buffer[offset + 4 : offset + 4 + size]))
+            offset += 4 + size
+        del self._buffer[:offset]
+        return messages
+
+    @staticmethod
+    def _message(body: bytes | bytearray) -> Sequence[Any]:
+        try:
+            message = json.loads(body)
+        except (ValueError, RecursionError) as exc:
+            raise AgentError(f"the agent sent something that is not JSON: {bytes(body[:80])!r}") from exc
+        if not isinstance(message, list) or not message or not isinstance(message[0], str):
+            raise AgentError(f"the agent sent {message!r:.80}, which is not a message")
+        return message

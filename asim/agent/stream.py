@@ -1,0 +1,73 @@
+"""Frames over one socket that never blocks. Part of the agent program: standard library only."""
+
+import json
+import select
+import struct
+
+MAX_FRAME = 1 << 26
+
+
+class ProtocolError(Exception):
+    """The driver sent something that is not a frame of this protocol."""
+
+
+def pack(body):
+    return struct.pack("!I", len(body)) + body
+
+
+encode = json.JSONEncoder(separators=(",", ":")).encode
+
+
+def dumps(value):
+    return encode(value).encode("ascii")
+
+
+class Stream:
+    def __init__(self, sock, poller):
+        self.sock, self.poller, self.inbox, self.outbox = sock, poller, bytearray(), bytearray()
+        sock.setblocking(False)
+        poller.register(sock, select.POLLIN)
+
+    def frames(self):
+        """The messages that have arrived. EOFError when the other end is gone; anything that is no frame is a ProtocolError."""
+        try:
+            data = self.sock.recv(1 << 18)
+        except (BlockingIOError, InterruptedError):
+            return
+        except OSError:
+            data = b""
+        if not data:
+            raise EOFError
+        self.inbox += data
+        offset = 0
+        while len(self.inbox) - offset >= 4:
+            size = struct.unpack_from("!I", self.inbox, offset)[0]
+            if size > MAX_FRAME:
+                raise ProtocolError("a frame of %d bytes; at most %d are allowed" % (size, MAX_FRAME))
+            if len(self.inbox) - offset - 4 < size:
+                break
+            frame = json.loads(self.inbox[offset + 4 : offset + 4 + size].decode("ascii"))
+            offset += 4 + size
+            if not isinstance(frame, list) or not frame:
+                raise ProtocolError("a frame must be a JSON array that begins with a verb")
+            yield frame
+        del self.inbox[:offset]
+
+    def tell(self, *message):
+        self.outbox += pack(dumps(message))
+
+    def flush(self, last=False):
+        """Send what fits without waiting; ``last``: wait until all of it is gone."""
+        try:
+            while self.outbox:
+                self.sock.setblocking(last)
+                del self.outbox[: self.sock.send(self.outbox)]
+        except (BlockingIOError, InterruptedError):
+            pass
+        except OSError:
+            self.outbox.clear()
+        self.poller.modify(self.sock, select.POLLIN | (select.POLLOUT if self.outbox else 0))
+
+    def close(self):
+        self.poller.unregister(self.sock)
+        self.sock.close()

@@ -1,0 +1,100 @@
+"""Every error that asim raises on purpose.
+
+One root, :class:`AsimError`. Three kinds below it:
+
+- *permanent*: the same input will always fail (:class:`ConfigError` and its subclasses, :class:`UnsupportedError`);
+- *of the machinery*: a file could not be written, an agent died (:class:`FileActionError`, :class:`AgentError`,
+  :class:`SubmitError`, whose ``transient`` says whether trying again can help);
+- *of a job*: :class:`JobFailed`, raised only where the caller asked for it with ``check=True``.
+
+The permanent ones also derive from the built-in exception that Python users expect (``ValueError``, ``TypeError``,
+``FileNotFoundError`` …), so ``except FileNotFoundError`` works.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+
+class AsimError(Exception):
+    """Root of all errors raised on purpose by asim."""
+
+
+class ConfigError(AsimError, ValueError):
+    """Input that can never work; the text names the field, the value and what is allowed."""
+
+
+class ConfigTypeError(ConfigError, TypeError):
+    """An argument of the wrong type."""
+
+
+class MissingFileError(ConfigError, FileNotFoundError):
+    """A file, directory or executable that the input names does not exist."""
+
+
+class EntityExistsError(ConfigError, FileExistsError):
+    """A name or a directory is already taken."""
+
+
+class TemplateError(ConfigError):
+    """A tagged input file cannot be configured (binary, or with strict tags something was left over)."""
+
+
+class UserStrategyError(ConfigError):
+    """A user-supplied permutation strategy returned something else than a list of dicts."""
+
+
+class UnsupportedError(AsimError):
+    """A combination that this launcher, platform or version cannot do."""
+
+
+class MissingExtraError(AsimError, ImportError):
+    """An optional dependency is not installed; the text has the exact ``pip install`` line."""
+
+
+class FileActionError(AsimError, OSError):
+    """A file could not be made, copied, moved or removed; nothing half made is left behind.
+
+    :ivar errno: the operating system's error number.
+    :ivar filename: the path that it was about.
+    """
+
+    def __init__(self, message: str, errno: int | None = None, filename: str | None = None) -> None:
+        super().__init__(message)
+        self.errno = errno
+        self.filename = filename
+
+    def __str__(self) -> str:
+        return str(self.args[0])
+
+
+class AgentError(AsimError):
+    """The agent could not be started, broke its protocol, or died while it was needed."""
+
+
+class SubmitError(AsimError):
+    """Jobs could not be handed to their launcher.
+
+    :ivar transient: whether the same submit may succeed later.
+    """
+
+    def __init__(self, message: str, *, transient: bool = False) -> None:
+        super().__init__(message)
+        self.transient = transient
+
+
+class JobFailed(AsimError):
+    """Raised on request (``check=True``) when jobs did not complete.
+
+    :ivar jobs: the jobs that did not complete.
+    """
+
+    def __init__(self, message: str, jobs: Sequence[Any] = ()) -> None:
+        super().__init__(message)
+        self.jobs = tuple(jobs)
+
+
+def allowed(field: str, value: object, what: str) -> str:
+    """The one wording of bad input: the field, the value it had, and what is allowed."""
+    return f"{field} = {value!r}: {what}"

@@ -1,0 +1,548 @@
+"""The Experiment: what people touch. Thin: it makes entities, and passes on to the runtime."""
+
+from __future__ import annotations
+
+import logging
+import os
+import shutil
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Literal, Self, overload
+
+from .config import Config
+from .entities import Ensemble, Entity, Model
+from .entities.names import check_name, check_text
+from .errors import AsimError, ConfigError, ConfigTypeError, MissingFileError, allowed
+from .launchers.base import KNOWN, Capabilities
+from .policies import Retry
+from .settings import BatchSettings, Container, RunSettings, batch_settings_class, candidates, run_settings_class
+from .status import JobState
+from .strategies import Strategy
+from .tables import table
+from .units import Seconds, seconds
+
+if TYPE_CHECKING:
+    from .plan import LaunchPlan
+    from .runtime.events import EventStream
+    from .runtime.job import Job, JobGroup
+    from .runtime.session import OnExit, Session
+
+LOG = logging.getLogger("asim")
+STOP_GRACE = 5.0
+"""Seconds between SIGTERM and SIGKILL."""
+_ON_EXIT = ("stop", "wait", "detach")
+Params = Mapping[str, object] | str | Sequence[str] | None
+
+
+class Experiment:
+    """One study: a name, a directory, a launcher, and everything that was started in it.
+
+    Use it as ``async with Experiment(...) as exp``, or create it and ``await exp.aclose()`` at the end. It may be
+    entered in one task and used from many of the same event loop; several may live side by side.
+
+    :param name: also the name of its directory.
+    :param exp_path: its directory; default ``<current directory>/<name>``. Created when it is first needed.
+    :param launcher: "local", or "auto" for what this machine has. (The texts of slurm, pbs, pals, lsf and sge can be
+        previewed.)
+    :param max_concurrent: how many jobs may run at once; the others wait in order. None: no limit, as coupled jobs may
+        wait for each other.
+    :param on_exit: what :meth:`aclose` does with jobs that still run: "stop" them, "wait" for them (if the body ended by
+        an exception they are stopped), or "detach": leave them running, their ends recorded in the directory.
+    :param stop_grace: seconds between SIGTERM and SIGKILL.
+    :raises ConfigError: naming the field, the value, and what is allowed.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        exp_path: str | os.PathLike[str] | None = None,
+        launcher: str = "local",
+        *,
+        max_concurrent: int | None = None,
+        on_exit: OnExit = "stop",
+        stop_grace: Seconds = STOP_GRACE,
+    ) -> None:
+        self.name = check_name("Experiment: name", name)
+        self.config = Config.from_env()
+        if exp_path is not None and not isinstance(exp_path, (str, os.PathLike)):
+            raise ConfigTypeError(allowed("exp_path", exp_path, "must be a path (str or os.PathLike)"))
+        given = check_text("exp_path", os.fspath(exp_path)) if exp_path is not None else name
+        self.exp_path = os.path.normpath(os.path.join(self.config.cwd, given or name))
+        self._capabilities = _capabilities(launcher)
+        self._max_concurrent = _whole("max_concurrent", max_concurrent)
+        if on_exit not in _ON_EXIT:
+            raise ConfigError(allowed("on_exit", on_exit, f"must be one of {', '.join(_ON_EXIT)}"))
+        self._on_exit: OnExit = on_exit
+        self._grace = 0.0 if stop_grace == 0 else seconds("stop_grace", stop_grace) or 0.0
+        self._session: Session | None = None
+        self._closed = False
+        self._numbers = 0
+
+    @property
+    def launcher(self) -> str:
+        """The launcher's name."""
+        return self._capabilities.launcher
+
+    # -- life
+
+    async def __aenter__(self) -> Self:
+        self._runtime()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, exc: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        interrupted = exc is not None and not isinstance(exc, Exception)
+        await self._end(failed=exc is not None, interrupted=interrupted)
+
+    async def aclose(self) -> None:
+        """End the experiment: what still runs is stopped, waited for or left alone, as ``on_exit`` says.
+
+        Returns when everything that was to end is gone, grandchildren too. Calling it again does nothing.
+        Cancellation: stopping goes on in the agent, also if the whole driver ends; only the waiting is cut short.
+        """
+        await self._end(failed=False, interrupted=False)
+
+    async def _end(self, *, failed: bool, interrupted: bool) -> None:
+        self._closed = True
+        if self._session is not None:
+            await self._session.aclose(self._on_exit, failed=failed, interrupted=interrupted)
+
+    def _runtime(self) -> Session:
+        """The runtime, made when it is first needed (in the event loop that then owns it)."""
+        if self._closed and self._session is None:
+            raise AsimError(f"experiment {self.name} is closed")
+        if self._session is None:
+            from .launchers.local import LocalLauncher
+            from .runtime.journal import records_path
+            from .runtime.session import Session
+
+            def make(token: str) -> LocalLauncher:
+                return LocalLauncher(
+                    self.config,
+                    run=token,
+                    records=records_path(self.exp_path, token),
+                    max_concurrent=self._max_concurrent,
+                    grace=self._grace,
+                    detach=self._on_exit == "detach",
+                )
+
+            self._session = Session(self.name, self.exp_path, self.config, self._capabilities, make, self._grace)
+        return self._session
+
+    # -- making entities
+
+    def create_run_settings(
+        self,
+        exe: str | os.PathLike[str],
+        exe_args: str | Sequence[str] | None = None,
+        run_command: str = "auto",
+        run_args: Mapping[str, Any] | None = None,
+        env_vars: Mapping[str, Any] | None = None,
+        container: Container | None = None,
+        **kwargs: Any,
+    ) -> RunSettings:
+        """What a model runs, in the words of a run command.
+
+        :param exe: executable: a word that is looked for in ``PATH``, or a path.
+        :param exe_args: its arguments; a str is split at blanks, a list is taken as it is.
+        :param run_command: "auto": the first that this launcher's machine has (local: none); "" for none; or e.g.
+            "mpiexec". A word asim does not know is used literally with ``run_args``.
+        :param run_args: arguments of the run command.
+        :param env_vars: environment variables.
+        :param container: e.g. a :class:`~asim.Singularity`.
+        :param kwargs: ``timeout``, ``retries``, and what the settings class of the run command takes.
+        :raises MissingFileError: the executable or the run command does not exist on this machine.
+        :raises ConfigError: anything else that could not work.
+        """
+        command = self._run_command(run_command)
+        settings = run_settings_class(self.launcher, command)(
+            **_named(run_settings_class(self.launcher, command), command),
+            exe=os.fspath(exe),
+            exe_args=exe_args,
+            run_args=run_args,
+            env_vars=env_vars,
+            container=container,
+            **kwargs,
+        )
+        if self._capabilities.local_programs and container is None and self._which(settings.exe) is None:
+            raise MissingFileError(allowed("exe", settings.exe, "no such executable file here or in PATH"))
+        return settings
+
+    def _run_command(self, word: str) -> str:
+        if not isinstance(word, str):
+            raise ConfigTypeError(allowed("run_command", word, "must be a str"))
+        if word.lower() == "auto":
+            words = candidates(self.launcher)
+            return next((one for one in words if not one or self._which(one)), words[0] if words else "")
+        if word and self._capabilities.local_programs and self._which(word) is None:
+            raise MissingFileError(allowed("run_command", word, "no such executable file here or in PATH"))
+        return word
+
+    def _which(self, word: str) -> str | None:
+        path = os.path.join(self.config.cwd, word) if "/" in word else word
+        return shutil.which(path, path=self.config.search_path)
+
+    def create_batch_settings(
+        self,
+        nodes: int = 1,
+        time: str = "",
+        queue: str = "",
+        account: str = "",
+        batch_args: Mapping[str, Any] | None = None,
+        **kwargs: Any,
+    ) -> BatchSettings:
+        """What a scheduler is asked for.
+
+        :param nodes: number of nodes.
+        :param time: walltime ``HH:MM:SS``.
+        :param queue: queue or partition.
+        :param account: account or project.
+        :param batch_args: further arguments of the submit command.
+        :raises UnsupportedError: this launcher has no batch jobs.
+        """
+        kind = batch_settings_class(self.launcher)
+        given = {"nodes": nodes, "time": time, "queue": queue, "account": account}
+        return kind(batch_args=batch_args, **{key: value for key, value in given.items() if value}, **kwargs)
+
+    def create_model(
+        self,
+        name: str,
+        run_settings: RunSettings,
+        params: Params = None,
+        path: str | os.PathLike[str] | None = None,
+        enable_key_prefixing: bool = True,
+        batch_settings: BatchSettings | None = None,
+        *,
+        params_as_args: Params = None,
+        timeout: Seconds | None = None,
+        retries: int | Retry | None = None,
+    ) -> Model:
+        """One simulation or application; see :class:`~asim.Model`."""
+        return Model(
+            name,
+            params,
+            run_settings,
+            path,
+            params_as_args,
+            batch_settings,
+            enable_key_prefixing=enable_key_prefixing,
+            timeout=timeout,
+            retries=retries,
+        )
+
+    def create_ensemble(
+        self,
+        name: str | BatchSettings | None = None,
+        params: Params = None,
+        batch_settings: BatchSettings | None = None,
+        run_settings: RunSettings | None = None,
+        replicas: int | None = None,
+        perm_strategy: str | Strategy | None = None,
+        path: str | os.PathLike[str] | None = None,
+        *,
+        perm_strat: str | Strategy | None = None,
+        params_as_args: Params = None,
+        n_models: int | None = None,
+        seed: int | None = None,
+        fail_fast: bool = False,
+        timeout: Seconds | None = None,
+        retries: int | Retry | None = None,
+    ) -> Ensemble:
+        """Many models; see :class:`~asim.Ensemble`.
+
+        :param name: default "ensemble", "ensemble_1" …; batch settings may stand here, in SmartSim's short form.
+        :param perm_strategy: also spelled ``perm_strat``.
+        """
+        if isinstance(name, BatchSettings):
+            if batch_settings is not None:
+                raise ConfigError(allowed("batch_settings", batch_settings, "was given already, as the first argument"))
+            name, batch_settings = None, name
+        if perm_strategy is not None and perm_strat is not None and perm_strategy is not perm_strat:
+            raise ConfigError(allowed("perm_strat", perm_strat, "is another word for perm_strategy; give one of them"))
+        return Ensemble(
+            self._next_name() if name is None else name,
+            params,
+            path,
+            params_as_args,
+            batch_settings,
+            run_settings,
+            perm_strategy or perm_strat or "all_perm",
+            replicas=replicas,
+            n_models=n_models,
+            seed=seed,
+            fail_fast=fail_fast,
+            timeout=timeout,
+            retries=retries,
+        )
+
+    def _next_name(self) -> str:
+        number, self._numbers = self._numbers, self._numbers + 1
+        return f"ensemble_{number}" if number else "ensemble"
+
+    # -- doing
+
+    async def generate(
+        self, *entities: Entity, tag: str = ";", overwrite: bool = False, verbose: bool = False, strict_tags: bool = False
+    ) -> None:
+        """Make the directories of entities, with their attached files copied, linked and configured.
+
+        Each entity's directory (an ensemble's with all members in it) appears completely or not at all.
+        ``asim_params.json`` and ``asim_params.txt`` in the experiment's directory tell the parameters of each.
+
+        :param tag: the delimiter of tags in files to configure.
+        :param overwrite: replace directories that exist.
+        :param verbose: log what was configured at level INFO.
+        :param strict_tags: tags that name no parameter, and parameters that nothing uses, are errors, not warnings.
+        :raises EntityExistsError: a directory exists and ``overwrite`` is False, or two entities have one name.
+        :raises MissingFileError: an attached file does not exist.
+        :raises TemplateError: a file to configure is binary, or with ``strict_tags`` something was left over.
+        :raises FileActionError: the file system refused; what was there before is there still.
+        Cancellation: what was begun is finished.
+        """
+        plan = await self._runtime().generate(entities, tag=tag, overwrite=overwrite, strict_tags=strict_tags)
+        for unit in plan.units:
+            for model, _ in unit.models:
+                level = logging.INFO if verbose else logging.DEBUG
+                LOG.log(level, "configured %s with %s", model.name, model.params)
+
+    async def start(
+        self,
+        *entities: Entity,
+        block: bool = True,
+        summary: bool = False,
+        kill_on_interrupt: bool = True,
+        check: bool = False,
+        fail_fast: bool = False,
+    ) -> JobGroup:
+        """Start entities, all at once; what has attached files and was not generated is generated first.
+
+        :param block: wait until all have ended; else return when all are accepted.
+        :param summary: log first what is being started.
+        :param kill_on_interrupt: when this call is cancelled while it waits (Ctrl-C, a timeout), stop the jobs. False
+            leaves them running, also when the driver then ends.
+        :param check: raise when a job did not complete (with ``block``).
+        :param fail_fast: when one of these jobs fails, cancel the others.
+        :returns: the handles, in the order of the entities.
+        :raises ConfigError: something could never work; nothing was written or started then.
+        :raises FileActionError: a directory could not be made.
+        :raises JobFailed: with ``check``.
+        Cancellation: before the jobs are accepted they are cancelled, as nobody has their handles; see also
+        ``kill_on_interrupt``.
+        """
+        session = self._runtime()
+        if summary:
+            LOG.info("%s", self._launch_summary(entities))
+        group = await session.launch(entities, fail_fast=fail_fast)
+        if not kill_on_interrupt:
+            session.survive(group)
+        if block:
+            await _finish(group, kill_on_interrupt)
+            if check:
+                group.check()
+        return group
+
+    def _launch_summary(self, entities: Sequence[Any]) -> str:
+        lines = ["=== Launch Summary ===", f"Experiment: {self.name}", f"Experiment Path: {self.exp_path}"]
+        lines.append(f"Launcher: {self.launcher}")
+        for entity in entities:
+            size = f" ({len(entity)} members)" if isinstance(entity, Ensemble) else ""
+            lines.append(f"{getattr(entity, 'type', 'Entity')}: {getattr(entity, 'name', entity)}{size}")
+        return "\n".join(lines)
+
+    async def stop(self, *entities: Entity) -> None:
+        """Stop what runs of these entities, and wait until all of it is gone.
+
+        SIGTERM to the process group, ``stop_grace`` seconds, SIGKILL. What has ended already stays as it is.
+
+        :raises ConfigError: an entity was never started.
+        Cancellation: the stopping goes on.
+        """
+        jobs = self._jobs(entities)
+        await self._runtime().cancel(jobs)
+
+    async def preview(
+        self,
+        *entities: Entity,
+        verbosity_level: Literal["info", "debug", "developer"] = "info",
+        output_format: Literal["plain_text", "json"] = "plain_text",
+        output_filename: str | os.PathLike[str] | None = None,
+    ) -> LaunchPlan:
+        """Show exactly what ``start`` would do; nothing is written or started.
+
+        :param verbosity_level: "info": of an ensemble the first and last member; "debug": all; "developer": all, with
+            environments.
+        :param output_filename: write to this file (never over another: ``name_01`` …) instead of standard output.
+        :returns: the plan itself.
+        """
+        from .preview import as_text, check_options
+
+        check_options(verbosity_level, output_format)
+        plan = await self._runtime().plan_start(entities)
+        text = as_text(plan, verbosity_level, output_format)
+        if output_filename is None:
+            print(text, end="")  # noqa: T201  (that is what it is for)
+        else:
+            from anyio import to_thread
+
+            await to_thread.run_sync(_write_new, Path(self.config.cwd, output_filename), text)
+        return plan
+
+    # -- looking and waiting
+
+    @overload
+    def _jobs(self, entities: Sequence[Entity]) -> list[Job]: ...
+    @overload
+    def _jobs(self, entities: Sequence[Entity], missing: None) -> list[Job | None]: ...
+    def _jobs(self, entities: Sequence[Entity], missing: object = ...) -> Any:
+        """The latest job of every model; ``missing=None`` gives None for one that was never started."""
+        found: list[Job | None] = []
+        for entity in entities:
+            if not isinstance(entity, (Model, Ensemble)):
+                raise ConfigTypeError(allowed("entities", entity, "must be a Model or an Ensemble"))
+            for model in entity.models if isinstance(entity, Ensemble) else [entity]:
+                job = self._session.monitor.latest.get(model) if self._session else None
+                if job is None and missing is not None:
+                    raise ConfigError(allowed("entities", model.name, "was never started in this experiment"))
+                found.append(job)
+        return found
+
+    def finished(self, entity: Entity) -> bool:
+        """Whether a model, or every member of an ensemble, has ended.
+
+        :raises ConfigError: it was never started.
+        """
+        return all(job.status.terminal for job in self._jobs([entity]))
+
+    def get_status(self, *entities: Entity) -> list[JobState]:
+        """The states, in the order of the arguments; of an ensemble one per member. NEW: never started."""
+        return [job.status if job else JobState.NEW for job in self._jobs(entities, None)]
+
+    async def wait(self, *entities: Entity, timeout: float | None = None) -> JobGroup:
+        """Wait until these entities (none given: everything) have ended.
+
+        :param timeout: seconds; the jobs go on when it is over.
+        :raises TimeoutError: not all have ended by then.
+        """
+        from .runtime.job import JobGroup
+
+        session = self._runtime()
+        jobs = self._jobs(entities) if entities else list(session.monitor.latest.values())
+        return await JobGroup(jobs, session).wait(timeout)
+
+    async def poll(self, interval: float = 10, verbose: bool = True, kill_on_interrupt: bool = True) -> None:
+        """Wait until everything has ended, and log the states every ``interval`` seconds.
+
+        Returns as soon as the last job ends; ``interval`` is only the period of the log.
+
+        :param interval: seconds.
+        :param kill_on_interrupt: when this call is cancelled, stop what runs.
+        """
+        import anyio
+
+        period = seconds("interval", interval)
+        session = self._runtime()
+        group = await self._current()
+        try:
+            while not group.done:
+                with anyio.move_on_after(period):
+                    await group.wait()
+                if verbose:
+                    for job in group:
+                        LOG.info("%s: %s", job.name, job.status)
+        except BaseException:
+            if kill_on_interrupt:
+                with anyio.CancelScope(shield=True):
+                    await session.cancel(group.jobs)
+            raise
+
+    async def _current(self) -> JobGroup:
+        from .runtime.job import JobGroup
+
+        session = self._runtime()
+        return JobGroup(list(session.monitor.latest.values()), session)
+
+    def events(self, *, buffer: int = 10_000) -> EventStream:
+        """State changes of all jobs from now on, as an async iterator; ends with the experiment.
+
+        A slow consumer never holds anything up: of more than ``buffer`` unread events the oldest are dropped, and the
+        next one says how many (``event.missed``).
+        """
+        return self._runtime().stream(None, buffer)
+
+    async def history(self) -> list[dict[str, Any]]:
+        """How the jobs of earlier runs in this directory ended, as their agents recorded it, oldest first.
+
+        Rows are like those of ``JobGroup.records`` (run, name, status, returncode, times, output files …). A job whose
+        agent still lives is RUNNING; one whose agent is gone without a record is LOST.
+        """
+        from anyio import to_thread
+
+        from .runtime.journal import read_history
+
+        return await to_thread.run_sync(read_history, self.exp_path, self._session.token if self._session else "")
+
+    def summary(self, style: str = "github") -> str:
+        """A table of everything that was started in this experiment, a row for each time.
+
+        :param style: "github", "grid" or "plain".
+        """
+        headers = ["Name", "Entity-Type", "JobID", "RunID", "Time", "Status", "Returncode"]
+        runs: dict[str, int] = {}
+        rows = []
+        for job in self._session.monitor.jobs if self._session else ():
+            runs[job.name] = runs.get(job.name, -1) + 1
+            elapsed = f"{job.elapsed:.4f}" if job.elapsed is not None else None
+            rows.append([job.name, "Model", job.pid, runs[job.name], elapsed, job.status, job.returncode])
+        return table(rows, headers, style)
+
+
+async def _finish(group: JobGroup, kill_on_interrupt: bool) -> None:
+    import anyio
+
+    try:
+        await group.wait()
+    except BaseException:
+        if kill_on_interrupt:
+            with anyio.CancelScope(shield=True):
+                await group.cancel()
+        raise
+
+
+def _capabilities(launcher: str) -> Capabilities:
+    if not isinstance(launcher, str):
+        raise ConfigTypeError(allowed("launcher", launcher, "must be a str"))
+    word = launcher.lower()
+    if word in ("local", "auto"):
+        return Capabilities(launcher="local", batch=False, local_programs=True)
+    if word not in KNOWN:
+        raise ConfigError(allowed("launcher", launcher, f"must be auto or one of {', '.join(KNOWN)}"))
+    return Capabilities(launcher=word, batch=True, starts=False)
+
+
+def _named(kind: type[RunSettings], command: str) -> dict[str, str]:
+    """The base class takes any run command; the others have their own, unless a path says which."""
+    return {"run_command": command} if kind is RunSettings else {}
+
+
+def _whole(field: str, value: int | None) -> int | None:
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise ConfigTypeError(allowed(field, value, "must be an int or None"))
+    if value < 1:
+        raise ConfigError(allowed(field, value, "must be 1 or more, or None"))
+    return value
+
+
+def _write_new(path: Path, text: str) -> None:
+    target, number = path, 0
+    while True:
+        try:
+            with target.open("x") as file:
+                file.write(text)
+            return
+        except FileExistsError:
+            number += 1
+            target = path.with_name(f"{path.stem}_{number:02d}{path.suffix}")

@@ -1,0 +1,106 @@
+"""What a launcher is: jobs in, evidence out.
+
+Jobs are named by *keys* that the runtime chooses, so that evidence which arrives before ``submit`` has returned is not
+lost. A launcher reports by calling the sink that :meth:`Launcher.open` was given; it never guesses.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal, NamedTuple, NewType, Protocol
+
+from ..errors import AsimError
+from ..status import JobState
+
+if TYPE_CHECKING:
+    from ..agent.protocol import FileAction
+    from ..plan import JobSpec
+
+JobKey = NewType("JobKey", int)
+"""One attempt of one job in one experiment."""
+
+KNOWN = ("local", "slurm", "pbs", "pals", "lsf", "sge")
+"""Launchers whose command texts asim knows."""
+
+
+class Usage(NamedTuple):
+    """What a job used: CPU seconds in user and system mode, and its largest resident set in bytes."""
+
+    user_s: float
+    system_s: float
+    max_rss: int
+
+
+class JobStatus(NamedTuple):
+    """Evidence about one job.
+
+    :ivar state: what it proves.
+    :ivar time: when that happened, seconds since the epoch on the job's host.
+    :ivar code: exit code; negative: the signal that ended it; None: it never ran, or nobody knows.
+    :ivar reason: in words, "" when the state says it all.
+    :ivar pid: process id, for launchers that have one.
+    """
+
+    state: JobState
+    time: float
+    code: int | None = None
+    reason: str = ""
+    pid: int | None = None
+    usage: Usage | None = None
+
+
+Sink = Callable[[Sequence[tuple[JobKey, JobStatus]]], None]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Capabilities:
+    """What a launcher can do.
+
+    :ivar launcher: its name.
+    :ivar batch: whether it takes batch jobs.
+    :ivar starts: whether this version can start jobs with it (else only its texts can be previewed).
+    :ivar local_programs: whether programs are looked up on this machine.
+    """
+
+    launcher: str
+    batch: bool
+    starts: bool = True
+    local_programs: bool = False
+
+
+class Launcher(Protocol):
+    """Runs jobs. All verbs are plural; one job is a list of one."""
+
+    name: str
+    capabilities: Capabilities
+
+    async def open(self, sink: Sink, lost: Callable[[AsimError], None]) -> Mapping[str, object]:
+        """Get ready. Returns what is worth keeping in the journal (``host``, ``pid`` …).
+
+        :param sink: called with evidence, in the event loop.
+        :param lost: called once if the launcher can no longer see its jobs; :meth:`recover` follows.
+        :raises AgentError: when that is impossible.
+        """
+
+    async def recover(self) -> None:
+        """After ``lost``: make sure that nothing it started is left running, and report the ends that can be proved."""
+
+    async def files(self, actions: Iterable[FileAction]) -> None:
+        """Do file actions on the host where jobs run; see :meth:`asim.transport.connection.Host.files`."""
+
+    async def submit(self, jobs: Sequence[tuple[JobKey, JobSpec]]) -> None:
+        """Hand over jobs, in order. All are accepted when this returns.
+
+        :raises SubmitError: none, or not all, were accepted; those that were are cancelled.
+        Cancellation: jobs may have been accepted; the runtime calls this only where it is not cancelled.
+        """
+
+    async def poll(self, keys: Collection[JobKey]) -> None:
+        """Look for news of these jobs now. A launcher that is told everything does nothing here."""
+
+    async def cancel(self, keys: Collection[JobKey], grace: float) -> None:
+        """Ask for the end of jobs: SIGTERM, ``grace`` seconds, SIGKILL. Their ends are reported as evidence."""
+
+    async def close(self, keep: Collection[JobKey] | Literal["all"]) -> None:
+        """Stop all but ``keep`` and let go. Returns when what is to end has ended."""

@@ -1,0 +1,191 @@
+"""The local launcher: jobs are processes of this host, started and watched by one agent."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from itertools import chain
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from anyio import to_thread
+
+from ..agent.protocol import FileAction, ProcessSpec
+from ..config import Config
+from ..errors import AgentError, AsimError
+from ..status import JobState
+from ..transport.connection import AgentConnection, NewsRow
+from ..transport.local import LocalAgent
+from .base import Capabilities, JobKey, JobStatus, Sink, Usage
+
+if TYPE_CHECKING:
+    from ..plan import JobSpec
+
+CAPABILITIES = Capabilities(launcher="local", batch=False, local_programs=True)
+_WHY = {"stop": JobState.CANCELLED, "timeout": JobState.TIMEOUT}
+
+
+class LocalLauncher:
+    """See :class:`~asim.launchers.base.Launcher`.
+
+    :param config: interpreter and environment of the agent.
+    :param run: token of this experiment's run; marks its processes.
+    :param records: file to which the agent writes how jobs ended.
+    :param max_concurrent: how many processes may run at once; None: no limit.
+    :param grace: seconds between SIGTERM and SIGKILL.
+    :param detach: leave processes running when the driver vanishes.
+    """
+
+    name = "local"
+    capabilities = CAPABILITIES
+
+    def __init__(
+        self, config: Config, *, run: str, records: str, max_concurrent: int | None, grace: float, detach: bool
+    ) -> None:
+        self._config, self._run, self._grace, self._records = config, run, grace, records
+        self._hello: dict[str, object] = {
+            "run": run,
+            "cap": max_concurrent,
+            "grace": grace,
+            "records": records,
+            "on_eof": "detach" if detach else "stop",
+        }
+        self._agent: LocalAgent | None = None
+        self._connection: AgentConnection | None = None
+        self._sink: Sink = lambda _: None
+        self._on_lost: Callable[[AsimError], None] = lambda _: None
+        self._alive: dict[JobKey, int | None] = {}  # accepted and not ended -> pid once it is known
+        self._lost: AgentError | None = None
+
+    async def open(self, sink: Sink, lost: Callable[[AsimError], None]) -> Mapping[str, object]:
+        self._sink, self._on_lost = sink, lost
+        agent = self._agent = LocalAgent(self._config.python, self._config.environ)
+        connection = AgentConnection(self._news, self._gone)
+        await agent.start(connection)
+        try:
+            info = await connection.hello(**self._hello)
+        except AgentError as exc:
+            words = await agent.last_words()
+            raise AgentError(f"{exc}\n{words}" if words else str(exc)) from exc
+        self._connection = connection
+        return info
+
+    async def files(self, actions: Iterable[FileAction]) -> None:
+        await self._host().files(actions)
+
+    async def submit(self, jobs: Sequence[tuple[JobKey, JobSpec]]) -> None:
+        host = self._host()
+        self._alive.update((key, None) for key, _ in jobs)
+        await host.spawn(
+            ProcessSpec(
+                key=key,
+                argv=spec.argv,
+                env=spec.env,
+                cwd=spec.cwd,
+                stdout=spec.stdout,
+                stderr=spec.stderr,
+                limit=spec.timeout,
+            )
+            for key, spec in jobs
+        )
+
+    async def poll(self, keys: Collection[JobKey]) -> None:
+        """Every start and end is told by the agent as it happens."""
+
+    async def cancel(self, keys: Collection[JobKey], grace: float) -> None:
+        if self._lost is None:
+            self._host().stop(list(keys), grace)
+
+    async def close(self, keep: Collection[JobKey] | Literal["all"]) -> None:
+        if self._connection is None or self._agent is None:
+            return
+        kept = self._alive.keys() if keep == "all" else self._alive.keys() & set(keep)
+        if self._lost is None:
+            await self._connection.bye(keep if keep == "all" else sorted(kept))
+        if kept and self._lost is None:
+            self._agent.detach()
+        else:
+            await self._agent.last_words()
+
+    async def recover(self) -> None:
+        if self._agent is None or self._lost is None:
+            return
+        await self._agent.last_words()
+        await self._agent.rescue(self._run, self._grace, [pid for pid in self._alive.values() if pid])
+        self._sink(lines_of(await to_thread.run_sync(_read, self._records)))
+
+    # -- inside
+
+    def _host(self) -> AgentConnection:
+        if self._connection is None:
+            raise AgentError("the agent was not started")
+        return self._connection
+
+    def _news(self, rows: Sequence[NewsRow]) -> None:
+        evidence = [(JobKey(row[0]), status_of(row)) for row in rows]
+        for key, status in evidence:
+            if status.state is JobState.RUNNING:
+                self._alive[key] = status.pid
+            else:
+                self._alive.pop(key, None)
+        self._sink(evidence)
+
+    def _gone(self, error: AgentError | None) -> None:
+        self._lost = error
+        if error is not None and self._connection is not None:
+            self._on_lost(error)
+
+
+def status_of(row: Sequence[Any]) -> JobStatus:
+    """One news row of the agent as evidence."""
+    kind, when = row[1], row[2]
+    if kind == "start":
+        return JobStatus(JobState.RUNNING, when, pid=row[3])
+    if kind == "error":
+        return JobStatus(JobState.FAILED, when, reason=row[3])
+    code, why, used = row[3:6]
+    usage = Usage(used[0], used[1], used[2] * 1024) if used else None
+    if why is not None:
+        return JobStatus(_WHY[why], when, code, _stopped(why, code), usage=usage)
+    if code == 0:
+        return JobStatus(JobState.COMPLETED, when, 0, usage=usage)
+    return JobStatus(JobState.FAILED, when, code, ended_badly(code), usage=usage)
+
+
+def ended_badly(code: int) -> str:
+    """An exit code in words."""
+    if code > 0:
+        return f"exit code {code}"
+    import signal
+
+    try:
+        return f"killed by {signal.Signals(-code).name}"
+    except ValueError:
+        return f"killed by signal {-code}"
+
+
+def _stopped(why: str, code: int | None) -> str:
+    if why == "timeout":
+        return "stopped at its time limit"
+    return "stopped" if code is not None else "stopped before it started"
+
+
+def rows_of(line: bytes) -> list[tuple[JobKey, JobStatus]]:
+    """One line of the agent's records file as evidence; a line that was cut off has none."""
+    import json
+
+    try:
+        return [(JobKey(row[0]), status_of(row)) for row in json.loads(line)]
+    except (ValueError, TypeError, LookupError):
+        return []
+
+
+def lines_of(data: bytes) -> list[tuple[JobKey, JobStatus]]:
+    """A whole records file as evidence."""
+    return list(chain.from_iterable(map(rows_of, data.splitlines())))
+
+
+def _read(path: str) -> bytes:
+    try:
+        return Path(path).read_bytes()
+    except FileNotFoundError:
+        return b""

@@ -1,0 +1,1 @@
+"""What runs inside an Experiment: the pass down (submit), the pass up (monitor), handles, events, the journal."""

@@ -1,0 +1,363 @@
+"""Handles to what was started."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable, Generator, Iterator, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+import anyio
+
+from ..errors import AgentError, JobFailed
+from ..launchers.base import JobStatus, Usage
+from ..plan import JobSpec
+from ..status import JobState, combined
+from .events import BUFFER, EventStream
+
+if TYPE_CHECKING:
+    from ..entities import Entity, Model
+
+
+class Control(Protocol):
+    """What handles ask of the runtime."""
+
+    host: str
+    detached: bool
+
+    async def cancel(self, jobs: Sequence[Job]) -> None: ...
+
+    def stream(self, wanted: Callable[[Job], bool] | None, buffer: int) -> EventStream: ...
+
+
+class Job:
+    """One model that was started. Awaiting it waits for its end and gives it back.
+
+    :ivar spec: what was asked: ``argv``, ``cwd``, ``env`` …
+    :ivar status: its :class:`~asim.JobState` now.
+    :ivar returncode: exit code; negative: the signal that ended it; None: not known (yet).
+    :ivar reason: why it is in this state, in words; "" when the state says it all.
+    :ivar attempt: from 1; more after retries.
+    :ivar usage: CPU seconds and largest memory in bytes of the attempt that ended, or None.
+    """
+
+    __slots__ = (
+        "_control",
+        "_ended",
+        "_groups",
+        "_started",
+        "_waiter",
+        "attempt",
+        "key",
+        "pid",
+        "reason",
+        "returncode",
+        "spec",
+        "status",
+        "usage",
+    )
+
+    def __init__(self, spec: JobSpec, key: int, control: Control) -> None:
+        self.spec, self.key, self._control = spec, key, control
+        self.status, self.returncode, self.reason, self.attempt = JobState.NEW, None, "", 1
+        self.pid: int | None = None
+        self.usage: Usage | None = None
+        self._started: float | None = None
+        self._ended: float | None = None
+        self._waiter: anyio.Event | None = None
+        self._groups: tuple[JobGroup, ...] = ()
+
+    returncode: int | None
+    attempt: int
+
+    # -- what it is
+
+    @property
+    def name(self) -> str:
+        """The model's name."""
+        return self.spec.name
+
+    @property
+    def model(self) -> Model:
+        """The entity that this runs."""
+        return self.spec.model
+
+    @property
+    def host(self) -> str:
+        """Where it runs, or ran."""
+        return self._control.host
+
+    @property
+    def stdout(self) -> Path:
+        """The file with its output. Earlier attempts' are beside it as ``.1``, ``.2`` …"""
+        return Path(self.spec.stdout)
+
+    @property
+    def stderr(self) -> Path:
+        """The file with its error output."""
+        return Path(self.spec.stderr)
+
+    @property
+    def cwd(self) -> Path:
+        """The directory that it runs in."""
+        return Path(self.spec.cwd)
+
+    @property
+    def started_at(self) -> datetime | None:
+        """When its process (of the latest attempt) was started."""
+        return None if self._started is None else datetime.fromtimestamp(self._started, UTC)
+
+    @property
+    def ended_at(self) -> datetime | None:
+        """When it ended."""
+        return None if self._ended is None else datetime.fromtimestamp(self._ended, UTC)
+
+    @property
+    def elapsed(self) -> float | None:
+        """Seconds between start and end, or None."""
+        return None if self._started is None or self._ended is None else self._ended - self._started
+
+    def record(self) -> dict[str, Any]:
+        """Everything about it as one flat row."""
+        usage = self.usage
+        return {
+            "name": self.name,
+            "ensemble": self.spec.ensemble.name if self.spec.ensemble else None,
+            "status": self.status.value,
+            "returncode": self.returncode,
+            "reason": self.reason,
+            "attempt": self.attempt,
+            "started_at": self.started_at,
+            "ended_at": self.ended_at,
+            "elapsed_s": self.elapsed,
+            "user_s": usage.user_s if usage else None,
+            "system_s": usage.system_s if usage else None,
+            "max_rss": usage.max_rss if usage else None,
+            "host": self.host,
+            "cwd": self.spec.cwd,
+            "stdout": self.spec.stdout,
+            "stderr": self.spec.stderr,
+            **{f"param_{name}": value for name, value in self.model.params.items()},
+        }
+
+    # -- waiting and stopping
+
+    async def wait(self) -> Job:
+        """Wait until it has ended, however that is. Cancellation: only the waiting ends.
+
+        :raises AgentError: the experiment ended and left it running.
+        """
+        while not self.status.terminal:
+            if self._control.detached:
+                raise AgentError(f"{self.name} was left running when its experiment ended")
+            if self._waiter is None:
+                self._waiter = anyio.Event()
+            await self._waiter.wait()
+        return self
+
+    def __await__(self) -> Generator[Any, None, Job]:
+        return self.wait().__await__()
+
+    async def cancel(self) -> None:
+        """Stop it (SIGTERM to its process group, the experiment's grace, SIGKILL) and wait until all of it is gone.
+
+        A job that has ended stays as it is. Cancellation: the stopping goes on; only the waiting ends.
+        """
+        await self._control.cancel([self])
+
+    def check(self) -> Job:
+        """Itself, if it COMPLETED.
+
+        :raises JobFailed: it ended otherwise.
+        """
+        if self.status is not JobState.COMPLETED:
+            raise failure([self])
+        return self
+
+    def __repr__(self) -> str:
+        return f"<Job {self.name} {self.status}{f' ({self.reason})' if self.reason else ''}>"
+
+    # -- for the monitor
+
+    def _apply(self, status: JobStatus) -> None:
+        self.status, self.reason = status.state, status.reason
+        if status.state.terminal:
+            self.returncode, self.usage, self._ended = status.code, status.usage, status.time
+            self._wake()
+            for group in self._groups:
+                group._job_ended(self)
+        elif status.state is JobState.RUNNING:
+            self._started, self._ended, self.pid = status.time, None, status.pid
+
+    def _wake(self) -> None:
+        if self._waiter is not None:
+            self._waiter.set()
+            self._waiter = None
+
+    def _release(self) -> None:
+        self._wake()
+        for group in self._groups:
+            group._wake()
+
+
+class JobGroup(Sequence[Job]):
+    """The jobs of one ``start``. Awaiting it waits for the end of all and gives it back."""
+
+    def __init__(self, jobs: Sequence[Job], control: Control, *, fail_fast: bool = False) -> None:
+        self.jobs = list(jobs)
+        self.fail_fast = fail_fast
+        self._control = control
+        self._finished: list[Job] = [job for job in self.jobs if job.status.terminal]
+        self._news: anyio.Event | None = None
+        self._names: dict[str, Job] | None = None
+        self._streams: list[EventStream] = []
+        for job in self.jobs:
+            job._groups += (self,)
+
+    # -- as a sequence
+
+    def __len__(self) -> int:
+        return len(self.jobs)
+
+    def __iter__(self) -> Iterator[Job]:
+        return iter(self.jobs)
+
+    def __getitem__(self, key: Any) -> Any:
+        """A job by its number, its name, or its model; a group by a slice or an ensemble."""
+        from ..entities import Ensemble, Model
+
+        if isinstance(key, slice):
+            return JobGroup(self.jobs[key], self._control)
+        if isinstance(key, Ensemble):
+            return JobGroup([job for job in self.jobs if job.spec.ensemble is key], self._control)
+        if isinstance(key, (str, Model)):
+            if self._names is None:
+                self._names = {job.name: job for job in self.jobs}
+            return self._names[key if isinstance(key, str) else key.name]
+        return self.jobs[key]
+
+    # -- what it is
+
+    @property
+    def status(self) -> JobState:
+        """While any runs, RUNNING; when all ended, the most alarming of their states."""
+        return combined([job.status for job in self.jobs])
+
+    @property
+    def returncode(self) -> int | None:
+        """0 when all COMPLETED; else the first exit code that is not 0, if there is one."""
+        if self.status is JobState.COMPLETED:
+            return 0
+        return next((job.returncode for job in self.jobs if job.returncode), None)
+
+    @property
+    def done(self) -> bool:
+        """Whether all have ended."""
+        return len(self._finished) == len(self.jobs)
+
+    @property
+    def failed(self) -> list[Job]:
+        """Those that ended in another state than COMPLETED."""
+        return [job for job in self._finished if job.status is not JobState.COMPLETED]
+
+    @property
+    def started_at(self) -> datetime | None:
+        """When the first started."""
+        return min((job.started_at for job in self.jobs if job.started_at), default=None)
+
+    @property
+    def ended_at(self) -> datetime | None:
+        """When the last ended, once all have."""
+        return max((job.ended_at for job in self.jobs if job.ended_at), default=None) if self.done else None
+
+    def records(self) -> list[dict[str, Any]]:
+        """One flat dict per job, ready for ``pandas.DataFrame`` or ``polars.DataFrame``."""
+        return [job.record() for job in self.jobs]
+
+    # -- waiting and stopping
+
+    async def wait(self, timeout: float | None = None) -> JobGroup:
+        """Wait until all have ended.
+
+        :param timeout: seconds; the jobs go on when it is over.
+        :raises TimeoutError: they have not all ended by then.
+        Cancellation: only the waiting ends.
+        """
+        with anyio.fail_after(timeout):
+            while not self.done:
+                await self._another()
+        return self
+
+    def __await__(self) -> Generator[Any, None, JobGroup]:
+        return self.wait().__await__()
+
+    async def as_completed(self) -> AsyncIterator[Job]:
+        """The jobs in the order in which they end, those that have ended already first."""
+        position = 0
+        while position < len(self.jobs):
+            while position == len(self._finished):
+                await self._another()
+            ready = self._finished[position:]
+            position += len(ready)
+            for job in ready:
+                yield job
+
+    async def _another(self) -> None:
+        if self._control.detached:
+            raise AgentError("jobs of this group were left running when their experiment ended")
+        if self._news is None:
+            self._news = anyio.Event()
+        await self._news.wait()
+
+    def events(self, buffer: int = BUFFER) -> EventStream:
+        """The state changes of these jobs from now on; ends when all have ended. See ``Experiment.events``."""
+        mine = set(self.jobs)
+        stream = self._control.stream(mine.__contains__, buffer)
+        if self.done:
+            stream.end()
+        else:
+            self._streams.append(stream)
+        return stream
+
+    async def cancel(self) -> None:
+        """Stop all that still run or wait, and wait until they are gone. See :meth:`Job.cancel`."""
+        await self._control.cancel(self.jobs)
+
+    def check(self) -> JobGroup:
+        """Itself, if all COMPLETED.
+
+        :raises JobFailed: some ended otherwise.
+        """
+        if self.failed:
+            raise failure(self.failed)
+        return self
+
+    def __repr__(self) -> str:
+        return f"<JobGroup of {len(self.jobs)} {self.status}>"
+
+    # -- for the monitor
+
+    def _job_ended(self, job: Job) -> None:
+        self._finished.append(job)
+        self._wake()
+
+    def _wake(self) -> None:
+        if self._news is not None:
+            self._news.set()
+            self._news = None
+
+    def _end_streams(self) -> None:
+        for stream in self._streams:
+            stream.end()
+
+    def of(self, entity: Entity) -> JobGroup:
+        """The jobs of one model or ensemble among these, as a group."""
+        found = self[entity]
+        return found if isinstance(found, JobGroup) else JobGroup([found], self._control)
+
+
+def failure(jobs: Sequence[Job]) -> JobFailed:
+    """The exception for jobs that did not complete: how many, and the first few in words."""
+    lines = [f"{job.name}: {job.status}{f', {job.reason}' if job.reason else ''}; see {job.spec.stderr}" for job in jobs[:5]]
+    more = [f"… and {len(jobs) - 5} more"] if len(jobs) > 5 else []
+    return JobFailed("\n".join([f"{len(jobs)} job(s) did not complete", *lines, *more]), jobs)

@@ -1,0 +1,126 @@
+"""What an experiment's directory remembers: who was started, and how it ended.
+
+``<exp>/.asim/<run>.journal.jsonl`` is the driver's: a header, then one line per job before it is submitted.
+``<exp>/.asim/<run>.exits.jsonl`` is the agent's: starts and ends as they happen, also when no driver is left.
+A *run* is one Experiment object's life; its token sorts by time. Both files only ever grow by whole lines.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+from collections.abc import Iterable, Iterator, Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from ..launchers.base import JobKey
+from ..launchers.local import lines_of
+from ..plan import JobSpec
+from ..status import JobState
+
+FOLDER = ".asim"
+
+
+def new_token() -> str:
+    """A name for a run: sorts by time, unique."""
+    return f"{datetime.now(UTC):%Y%m%dT%H%M%S}-{secrets.token_hex(4)}"
+
+
+def journal_path(experiment: str, token: str) -> str:
+    return f"{experiment}/{FOLDER}/{token}.journal.jsonl"
+
+
+def records_path(experiment: str, token: str) -> str:
+    return f"{experiment}/{FOLDER}/{token}.exits.jsonl"
+
+
+def header(token: str, experiment: str, launcher: str, agent: Mapping[str, object]) -> str:
+    """The first line of a journal."""
+    return json.dumps({"run": token, "experiment": experiment, "launcher": launcher, "agent": dict(agent)}) + "\n"
+
+
+def job_lines(jobs: Iterable[tuple[JobKey, JobSpec, int]]) -> Iterator[str]:
+    """One line per job: what is about to be submitted."""
+    for key, spec, attempt in jobs:
+        row = {
+            "key": key,
+            "name": spec.name,
+            "ensemble": spec.ensemble.name if spec.ensemble else None,
+            "attempt": attempt,
+            "argv": spec.argv,
+            "cwd": spec.cwd,
+            "outputs": spec.outputs,
+        }
+        yield json.dumps(row, separators=(",", ":")) + "\n"
+
+
+def read_history(experiment: str, but: str = "") -> list[dict[str, Any]]:
+    """The jobs of all runs that this directory remembers, oldest first (does file I/O; call it in a thread).
+
+    :param but: a run to leave out.
+    """
+    folder = Path(experiment) / FOLDER
+    rows: list[dict[str, Any]] = []
+    for path in sorted(folder.glob("*.journal.jsonl")):
+        token = path.name.removesuffix(".journal.jsonl")
+        if token != but:
+            rows += _run(token, path.read_bytes(), records_path(experiment, token))
+    return rows
+
+
+def _run(token: str, journal: bytes, records: str) -> list[dict[str, Any]]:
+    lines = [line for line in map(_loads, journal.splitlines()) if line is not None]
+    agent: Mapping[str, Any] = next((line["agent"] for line in lines if "agent" in line), {})
+    absent = JobState.RUNNING if _alive(agent) else JobState.LOST
+    rows = {line["key"]: _row(token, line, agent, absent) for line in lines if "key" in line}
+    data = Path(records).read_bytes() if os.path.exists(records) else b""
+    for key, status in lines_of(data):
+        row = rows.get(key)
+        if row is None:
+            continue
+        if status.state is JobState.RUNNING:
+            row.update(started_at=datetime.fromtimestamp(status.time, UTC), pid=status.pid)
+        else:
+            ended = datetime.fromtimestamp(status.time, UTC)
+            row.update(status=status.state.value, returncode=status.code, reason=status.reason, ended_at=ended)
+    return list({row["name"]: row for row in rows.values()}.values())  # of several attempts, the last
+
+
+def _row(token: str, line: Mapping[str, Any], agent: Mapping[str, Any], absent: JobState) -> dict[str, Any]:
+    base = f"{line['outputs']}/{line['name']}"
+    return {
+        "run": token,
+        "name": line["name"],
+        "ensemble": line["ensemble"],
+        "status": absent.value,
+        "returncode": None,
+        "reason": "" if absent is JobState.RUNNING else "its agent is gone and left no record of its end",
+        "attempt": line["attempt"],
+        "started_at": None,
+        "ended_at": None,
+        "pid": None,
+        "host": agent.get("host"),
+        "argv": line["argv"],
+        "cwd": line["cwd"],
+        "stdout": f"{base}.out",
+        "stderr": f"{base}.err",
+    }
+
+
+def _loads(line: bytes) -> Any:
+    try:
+        return json.loads(line)
+    except ValueError:
+        return None  # the last line of a journal whose writer was cut off
+
+
+def _alive(agent: Mapping[str, Any]) -> bool:
+    """Whether the agent of a run still lives on this host; its start stamp tells it from a later process of its number."""
+    try:
+        stat = Path(f"/proc/{agent['pid']}/stat").read_bytes()
+    except (OSError, KeyError):
+        return False
+    rest = stat[stat.rindex(b")") + 2 :].split()
+    return os.uname().nodename == agent.get("host") and rest[0] not in b"ZX" and int(rest[19]) == agent.get("stamp")

@@ -1,0 +1,289 @@
+"""The pass up: evidence becomes job states; retries, dependencies and fail-fast follow from them.
+
+Everything here happens in callbacks, in the loop, without awaiting; what has to be awaited is started in the owner's
+task group.
+"""
+
+from __future__ import annotations
+
+import itertools
+import logging
+import time
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+
+import anyio
+
+from ..entities import Ensemble, Entity, Model
+from ..launchers.base import JobKey, JobStatus
+from ..policies import When
+from ..status import JobState
+from .events import EventHub
+from .job import Job
+
+LOG = logging.getLogger("asim")
+
+
+class Gate:
+    """``when`` for one entity: opens when all its jobs have come so far, breaks when one never can."""
+
+    __slots__ = ("broken", "remaining", "waiting", "when")
+
+    def __init__(self, when: When) -> None:
+        self.when: When = when
+        self.remaining: set[Job] = set()
+        self.waiting: list[Job] = []
+        self.broken = ""
+
+    def passed(self, job: Job) -> bool | None:
+        """Whether ``job`` has come so far; None: it never will."""
+        if self.when == "running":
+            if job._started is not None and job.status is not JobState.PENDING:
+                return True
+            return None if job.status.terminal else False
+        if not job.status.terminal:
+            return False
+        return True if self.when == "ended" or job.status is JobState.COMPLETED else None
+
+
+class Monitor:
+    """The states of all jobs of one experiment.
+
+    :param submit: hands jobs to the launcher; it reports failures through :meth:`refused`.
+    :param spawn: starts an owned task.
+    :param cancel: asks the launcher to stop attempts.
+    """
+
+    def __init__(
+        self,
+        submit: Callable[[Sequence[Job]], Awaitable[None]],
+        spawn: Callable[..., None],
+        cancel: Callable[[Sequence[JobKey]], Awaitable[None]],
+    ) -> None:
+        self.hub = EventHub()
+        self.jobs: list[Job] = []
+        self.latest: dict[Model, Job] = {}
+        self.runs: dict[str, int] = {}
+        self.closing = False
+        self._submit, self._spawn, self._cancel = submit, spawn, cancel
+        self._keys = itertools.count(1)
+        self._live: dict[JobKey, Job] = {}  # attempts that the launcher has
+        self._held: dict[Job, list[Gate]] = {}  # jobs that wait for others
+        self._backing_off: dict[Job, anyio.CancelScope] = {}
+        self._gates: dict[Model, list[Gate]] = {}
+        self._open_gates: dict[tuple[Entity, When], Gate] = {}
+        self._ready: list[Job] = []
+        self._doomed: list[Job] = []
+        self._idle: anyio.Event | None = None
+        self._open = 0
+
+    # -- coming in
+
+    def new_key(self) -> JobKey:
+        return JobKey(next(self._keys))
+
+    def add(self, jobs: Sequence[Job]) -> list[Job]:
+        """Take in new jobs; returns those that can be submitted at once. The others follow when they may."""
+        self._open += len(jobs)
+        for job in jobs:
+            self.jobs.append(job)
+            self.latest[job.model] = job
+        now = time.time()
+        for job in jobs:
+            if waits := job.spec.waits:
+                self._hold(job, waits)
+            self._move(job, JobStatus(JobState.PENDING, now))
+        self._settle()
+        return [job for job in jobs if job not in self._held and not job.status.terminal]
+
+    def submitted(self, jobs: Iterable[Job]) -> None:
+        """These are about to be handed to the launcher."""
+        for job in jobs:
+            self._live[JobKey(job.key)] = job
+
+    def refused(self, jobs: Iterable[Job], reason: str) -> None:
+        """The launcher did not take these."""
+        now = time.time()
+        for job in jobs:
+            if self._live.pop(JobKey(job.key), None) is not None:
+                self._end(job, JobStatus(JobState.FAILED, now, reason=reason))
+
+    # -- evidence
+
+    def evidence(self, news: Sequence[tuple[JobKey, JobStatus]]) -> None:
+        """What the launcher saw."""
+        for key, status in news:
+            job = self._live.get(key)
+            if job is None:
+                continue  # late news of an attempt that is over
+            if not status.state.terminal:
+                self._move(job, status)
+            else:
+                del self._live[key]
+                self._attempt_ended(job, status)
+        self._settle()
+
+    def lost(self, jobs: Iterable[Job], reason: str) -> None:
+        """Nobody can say any more how these end."""
+        now = time.time()
+        for job in jobs:
+            if self._live.pop(JobKey(job.key), None) is not None:
+                self._end(job, JobStatus(JobState.LOST, now, reason=reason))
+        self._settle()
+
+    def _attempt_ended(self, job: Job, status: JobStatus) -> None:
+        retry = job.spec.retries
+        if status.state is JobState.FAILED and retry is not None and not self.closing:
+            if retry.wanted(job.attempt, status.code):
+                delay = retry.delay(job.attempt)
+                LOG.info("%s: %s; attempt %d follows in %g s", job.name, status.reason, job.attempt + 1, delay)
+                self._retry(job, status, delay)
+                return
+        self._end(job, status)
+
+    def _retry(self, job: Job, status: JobStatus, delay: float) -> None:
+        previous, job.status = job.status, JobState.PENDING
+        job.attempt += 1
+        job.key, job.reason, job.usage, job.returncode = self.new_key(), status.reason, status.usage, status.code
+        self.hub.publish(job, previous, status.time, status.reason)
+        scope = self._backing_off[job] = anyio.CancelScope()
+
+        async def later() -> None:
+            with scope:
+                await anyio.sleep(delay)
+            if self._backing_off.pop(job, None) is not None:
+                self._ready.append(job)
+                self._settle()
+
+        self._spawn(later)
+
+    def _end(self, job: Job, status: JobStatus) -> None:
+        if not status.state.follows(job.status):
+            return
+        self._move(job, status)
+        self._open -= 1
+        if status.state not in (JobState.COMPLETED, JobState.CANCELLED):
+            LOG.warning("%s: %s%s; see %s", job.name, status.state, status.reason and f", {status.reason}", job.spec.stderr)
+        if not self._open and self._idle is not None:
+            self._idle.set()
+            self._idle = None
+
+    def _move(self, job: Job, status: JobStatus) -> None:
+        previous = job.status
+        if not status.state.follows(previous):
+            return
+        job._apply(status)
+        self.hub.publish(job, previous, status.time, status.reason)
+        for gate in self._gates.get(job.model, ()):
+            self._look(gate, job)
+        if status.state.terminal:
+            for group in job._groups:
+                if group.done:
+                    group._end_streams()
+                elif group.fail_fast and status.state in (JobState.FAILED, JobState.TIMEOUT, JobState.LOST):
+                    self._spawn(self.stop, list(group.jobs), f"{job.name} {status.state} and its group is fail-fast")
+
+    # -- dependencies
+
+    def _hold(self, job: Job, waits: Sequence[tuple[Entity, When]]) -> None:
+        gates = [gate for gate in (self._gate(entity, when) for entity, when in waits) if gate.remaining or gate.broken]
+        for gate in gates:
+            gate.waiting.append(job)
+        if gates:
+            self._held[job] = gates
+        if any(gate.broken for gate in gates):
+            self._doomed.append(job)
+
+    def _gate(self, entity: Entity, when: When) -> Gate:
+        gate = self._open_gates.get((entity, when))
+        if gate is not None and gate.remaining and not gate.broken:
+            return gate
+        gate = self._open_gates[entity, when] = Gate(when)
+        for model in entity.models if isinstance(entity, Ensemble) else [entity]:
+            assert isinstance(model, Model)
+            job = self.latest[model]
+            gate.remaining.add(job)
+            self._gates.setdefault(model, []).append(gate)
+            self._look(gate, job)
+        return gate
+
+    def _look(self, gate: Gate, job: Job) -> None:
+        """Take note that ``job`` has moved."""
+        if job not in gate.remaining:
+            return
+        passed = gate.passed(job)
+        if passed is False:
+            return
+        gate.remaining.discard(job)
+        self._gates[job.model] = [other for other in self._gates[job.model] if other is not gate]
+        if passed is None:
+            gate.broken = f"it waits for {job.name} to be {gate.when}, which is {job.status}"
+        for waiting in [job for job in gate.waiting if job in self._held]:
+            if gate.broken:
+                self._doomed.append(waiting)
+            elif not any(other.remaining for other in self._held[waiting]):
+                del self._held[waiting]
+                self._ready.append(waiting)
+
+    def _give_up(self, job: Job) -> None:
+        gates = self._held.pop(job, None)
+        if gates is None:
+            return
+        reason = next((gate.broken for gate in gates if gate.broken), "")
+        self._end(job, JobStatus(JobState.CANCELLED, time.time(), reason=reason))
+
+    def _settle(self) -> None:
+        """Act on what the last evidence made possible or impossible. (A list, not a recursion: chains may be long.)"""
+        while self._doomed:
+            self._give_up(self._doomed.pop())
+        if self._ready:
+            ready, self._ready = self._ready, []
+            self._spawn(self._submit, [job for job in ready if not job.status.terminal])
+
+    # -- stopping and waiting
+
+    async def stop(self, jobs: Sequence[Job], reason: str = "stopped before it started") -> None:
+        """Stop these jobs wherever they stand, and wait until they are gone."""
+        now = time.time()
+        keys = []
+        for job in jobs:
+            if JobKey(job.key) in self._live:
+                keys.append(JobKey(job.key))
+            elif not job.status.terminal:
+                self._forget(job)
+                self._end(job, JobStatus(JobState.CANCELLED, now, reason=reason))
+        if keys:
+            await self._cancel(keys)
+        self._settle()
+        for job in jobs:
+            await job.wait()
+
+    def _forget(self, job: Job) -> None:
+        self._held.pop(job, None)
+        scope = self._backing_off.pop(job, None)
+        if scope is not None:
+            scope.cancel()
+
+    def close(self) -> None:
+        """From now on nothing new is started; what waits is cancelled."""
+        self.closing = True
+        for job in [*self._held, *self._backing_off, *self._ready]:
+            self._forget(job)
+            self._end(job, JobStatus(JobState.CANCELLED, time.time(), reason="the experiment ended"))
+        self._ready.clear()
+
+    def release(self) -> None:
+        """The jobs that still run are on their own from now on: whoever waits for one is told so."""
+        for job in self.live:
+            job._release()
+
+    async def idle(self) -> None:
+        """Wait until every job has ended."""
+        while self._open:
+            if self._idle is None:
+                self._idle = anyio.Event()
+            await self._idle.wait()
+
+    @property
+    def live(self) -> list[Job]:
+        """The jobs that the launcher has."""
+        return list(self._live.values())

@@ -1,0 +1,72 @@
+"""Looks up what a plan needs to know of this machine: programs, attached files, directories. One thread hop for all."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import stat
+from collections.abc import Mapping
+
+from anyio import to_thread
+
+from ..generate import Kind, Source
+from ..plan import Facts, Needs
+
+
+async def survey(needs: Needs, cwd: str, search_path: str) -> Facts:
+    """What is there of what ``needs`` names. Cancellation: the thread finishes, its result is dropped."""
+    return await to_thread.run_sync(look, needs, cwd, search_path)
+
+
+def look(needs: Needs, cwd: str, search_path: str) -> Facts:
+    """The blocking half of :func:`survey`."""
+    programs = {word: path for word in needs.programs if (path := find_program(word, cwd, search_path))}
+    sources = {path: found for path, read in needs.sources.items() if (found := look_at(path, read))}
+    taken = frozenset(path for path in needs.targets if os.path.lexists(path))
+    return Facts(programs=programs, sources=sources, taken=taken)
+
+
+def find_program(word: str, cwd: str, search_path: str) -> str | None:
+    """An executable file: a word is looked for in ``search_path``, a path from ``cwd``. Absolute, or None."""
+    path = shutil.which(os.path.join(cwd, word) if "/" in word else word, path=search_path)
+    return os.path.abspath(os.path.join(cwd, path)) if path else None
+
+
+def look_at(path: str, read: bool) -> Source | None:
+    """What is at ``path``; with ``read`` also the contents of files. None if nothing is."""
+    try:
+        linked = os.path.islink(path)
+        info = os.stat(path)
+        real = os.path.realpath(path) if linked else ""
+        entries = dict(_below(path, "", read)) if stat.S_ISDIR(info.st_mode) else {}
+        data = _read(path) if read and stat.S_ISREG(info.st_mode) else None
+    except OSError:
+        return None
+    mode = stat.S_IMODE(info.st_mode)
+    return Source(path=path, kind=_kind(info.st_mode), mode=mode, data=data, real=real, entries=entries)
+
+
+def _below(root: str, prefix: str, read: bool) -> Mapping[str, Source]:
+    found: dict[str, Source] = {}
+    for entry in sorted(os.scandir(os.path.join(root, prefix)), key=lambda entry: entry.name):
+        relative = f"{prefix}/{entry.name}" if prefix else entry.name
+        info = entry.stat(follow_symlinks=False)
+        kind = _kind(info.st_mode)
+        data = _read(entry.path) if read and kind == "file" else None
+        found[relative] = Source(path=entry.path, kind=kind, mode=stat.S_IMODE(info.st_mode), data=data)
+        if kind == "dir":
+            found.update(_below(root, relative, read))
+    return found
+
+
+def _kind(mode: int) -> Kind:
+    if stat.S_ISREG(mode):
+        return "file"
+    if stat.S_ISDIR(mode):
+        return "dir"
+    return "link" if stat.S_ISLNK(mode) else "other"
+
+
+def _read(path: str) -> bytes:
+    with open(path, "rb") as file:
+        return file.read()

@@ -1,0 +1,183 @@
+"""The async face of one agent, whatever carries its bytes.
+
+:class:`AgentConnection` is an asyncio protocol: the transport that it is given may be a socket pair here or an SSH
+channel there. News about processes is handed to a callback as it arrives, in the loop, without a task in between.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterable, Sequence
+from itertools import islice
+from typing import Any, Literal, Protocol
+
+from ..agent.protocol import VERSION, FileAction, FrameDecoder, ProcessSpec, files_frames, frame, spawn_frame
+from ..errors import AgentError, FileActionError
+
+NewsRow = Sequence[Any]
+"""``[key, "start" | "error" | "end", time, ...]``, see :mod:`asim.agent.main`."""
+
+FRAME_SPECS = 64  # small enough that the first process runs while the rest is still being written
+
+
+class Host(Protocol):
+    """One host where processes can be started and files made, near or far."""
+
+    async def spawn(self, specs: Iterable[ProcessSpec]) -> None:
+        """Hand over processes; they start in order, and their starts and ends come back as news."""
+
+    async def files(self, actions: Iterable[FileAction]) -> None:
+        """Do file actions in order; all of them are done when this returns.
+
+        :raises FileActionError: at the first that fails; the later ones are not done.
+        """
+
+    def stop(self, keys: Sequence[int], grace: float) -> None:
+        """Stop processes: SIGTERM to the group, ``grace`` seconds, SIGKILL. The ends come back as news."""
+
+
+class AgentConnection(asyncio.Protocol):
+    """A :class:`Host` that talks to one agent.
+
+    :param on_news: called with the rows of each news message, in the event loop.
+    :param on_lost: called once when the stream ends, with None if that was asked for by :meth:`bye`.
+    """
+
+    def __init__(
+        self, on_news: Callable[[Sequence[NewsRow]], None], on_lost: Callable[[AgentError | None], None]
+    ) -> None:
+        self._on_news = on_news
+        self._on_lost = on_lost
+        self._decoder = FrameDecoder()
+        self._transport: asyncio.WriteTransport | None = None
+        self._ready: asyncio.Future[dict[str, Any]] = asyncio.get_running_loop().create_future()
+        self._closed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._batches: dict[int, asyncio.Future[None]] = {}
+        self._batch = 0
+        self._writable: asyncio.Future[None] | None = None
+        self._leaving = False
+        self._fatal: AgentError | None = None
+
+    # -- what the owner does
+
+    async def hello(self, **options: object) -> dict[str, Any]:
+        """Introduce the driver; returns what the agent says of itself (``pid``, ``host``, ``python``, ``stamp``).
+
+        :raises AgentError: when the agent ends instead of answering.
+        """
+        self._write(frame("hello", VERSION, options))
+        return await asyncio.shield(self._ready)
+
+    async def spawn(self, specs: Iterable[ProcessSpec]) -> None:
+        remaining = iter(specs)
+        while part := list(islice(remaining, FRAME_SPECS)):
+            self._write(spawn_frame(part))
+            await self._drained()
+
+    async def files(self, actions: Iterable[FileAction]) -> None:
+        self._batch += 1
+        done = self._batches[self._batch] = asyncio.get_running_loop().create_future()
+        number = self._batch
+        try:
+            for data in files_frames(number, actions):
+                self._write(data)
+                await self._drained()
+            await done
+        finally:
+            self._batches.pop(number, None)
+            if done.done() and not done.cancelled():
+                done.exception()  # looked at, though a cancelled caller will not see it
+
+    def stop(self, keys: Sequence[int], grace: float) -> None:
+        self._write(frame("stop", list(keys), grace))
+
+    async def bye(self, keep: Sequence[int] | Literal["all"] = ()) -> None:
+        """Ask the agent to stop all but ``keep`` and to end.
+
+        Returns when the stream has ended, or at once if something is kept (the agent then lives on, detached).
+        Cancellation: the agent goes on stopping; only the waiting ends.
+        """
+        self._leaving = True
+        if not self._closed.done():
+            self._write(frame("bye", keep if keep == "all" else list(keep)))
+            if keep:
+                self.close()
+        await asyncio.shield(self._closed)
+
+    def close(self) -> None:
+        """Close the stream. Without :meth:`bye` before it the agent does what its ``on_eof`` says."""
+        self._leaving = True
+        if self._transport is not None:
+            self._transport.close()
+
+    # -- asyncio.Protocol
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.WriteTransport)
+        self._transport = transport
+
+    def data_received(self, data: bytes) -> None:
+        try:
+            for message in self._decoder.feed(data):
+                self._message(message)
+        except AgentError as exc:
+            self._fatal = exc
+            self.close()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        asked = self._leaving and self._fatal is None
+        error = self._fatal or AgentError("the agent died" + (f": {exc}" if exc else ""))
+        self._transport = None
+        self.resume_writing()
+        for future in (self._ready, *self._batches.values()):
+            if not future.done():
+                future.set_exception(error)
+                future.exception()  # there may be nobody to look
+        self._closed.set_result(None)
+        self._on_lost(None if asked else error)
+
+    def pause_writing(self) -> None:
+        self._writable = asyncio.get_running_loop().create_future()
+
+    def resume_writing(self) -> None:
+        if self._writable is not None and not self._writable.done():
+            self._writable.set_result(None)
+        self._writable = None
+
+    # -- inside
+
+    def _message(self, message: Sequence[Any]) -> None:
+        verb = message[0]
+        if verb == "news":
+            self._on_news(message[1])
+        elif verb == "files":
+            self._files_done(*message[1:])
+        elif verb == "ready":
+            if not self._ready.done():
+                self._ready.set_result(message[2])
+        elif verb == "fatal":
+            self._fatal = AgentError(f"the agent gave up: {message[1]}")
+        else:
+            raise AgentError(f"the agent sent an unknown message {verb!r}")
+
+    def _files_done(self, number: int, done: int, error: Sequence[Any] | None) -> None:
+        future = self._batches.get(number)
+        if future is None or future.done():
+            return
+        if error is None:
+            future.set_result(None)
+        else:
+            code, words, path = error
+            future.set_exception(FileActionError(f"{words}: {path}", code, path))
+
+    def _write(self, data: bytes) -> None:
+        if self._transport is None:
+            raise self._fatal or AgentError("the agent is gone")
+        self._transport.write(data)
+
+    async def _drained(self) -> None:
+        """Wait while the other end is slow; in any case let other tasks run."""
+        if self._writable is not None:
+            await asyncio.shield(self._writable)
+        else:
+            await asyncio.sleep(0)

@@ -1,0 +1,250 @@
+"""Batch settings: directives, whole scripts and submit commands of every batch system."""
+
+from __future__ import annotations
+
+import pytest
+
+from asim.errors import ConfigError, UnsupportedError
+from asim.settings import (
+    BatchContext,
+    BsubBatchSettings,
+    QsubBatchSettings,
+    SbatchSettings,
+    SgeQsubBatchSettings,
+    Step,
+)
+
+CONTEXT = BatchContext(name="job", stdout="/w/job.out", stderr="/w/job.err")
+
+
+def test_sbatch_script():
+    """The whole text of a Slurm script with two members."""
+    settings = SbatchSettings(2, "30:00:00", "acc", {"exclusive": None, "gpus": 0, "q": "low", "--gres": "gpu:2"})
+    settings.set_partition("fast")
+    settings.set_cpus_per_task(4)
+    settings.set_hostlist(["h1", "h2"])
+    settings.add_preamble(["module load x", "export A=$HOME"])
+    first = Step(argv=("srun", "x", "a b"), env={"K": "1,2"})
+    second = Step(argv=("mpirun", "y"), env={}, stdout="/w/1.out", stderr="/w/1.err")
+    text = settings.script(CONTEXT, [("/w/0", first), ("/w/o ne", second)])
+    assert text == (
+        "#!/bin/bash\n"
+        "#SBATCH --output=/w/job.out\n"
+        "#SBATCH --error=/w/job.err\n"
+        "#SBATCH --job-name=job\n"
+        "#SBATCH --exclusive\n"
+        "#SBATCH --gpus=0\n"
+        "#SBATCH -q low\n"
+        "#SBATCH --gres=gpu:2\n"
+        "#SBATCH --nodes=2\n"
+        "#SBATCH --time=30:00:00\n"
+        "#SBATCH --account=acc\n"
+        "#SBATCH --partition=fast\n"
+        "#SBATCH --cpus-per-task=4\n"
+        "#SBATCH --nodelist=h1,h2\n"
+        "\n"
+        "module load x\n"
+        "export A=$HOME\n"
+        "\n"
+        "( cd /w/0 && exec env K=1,2 srun x 'a b' ) &\n"
+        "asim_pid_0=$!\n"
+        "\n"
+        "( cd '/w/o ne' && exec mpirun y > /w/1.out 2> /w/1.err ) &\n"
+        "asim_pid_1=$!\n"
+        "\n"
+        "asim_status=0\n"
+        'wait "$asim_pid_0" || asim_status=$?\n'
+        'wait "$asim_pid_1" || asim_status=$?\n'
+        'exit "$asim_status"\n'
+    )
+
+
+def test_pbs_directives():
+    """Files and name, chunks, other resources, other options; never -V by itself."""
+    settings = QsubBatchSettings(2, 4, "30:00:00", "q1", "acc", {"mem": "2gb"}, {"r": "n", "h": True})
+    assert settings.directives(CONTEXT) == [
+        "#PBS -o /w/job.out",
+        "#PBS -e /w/job.err",
+        "#PBS -N job",
+        "#PBS -l nodes=2:ncpus=4",
+        "#PBS -l mem=2gb",
+        "#PBS -l walltime=30:00:00",
+        "#PBS -r n",
+        "#PBS -h",
+        "#PBS -q q1",
+        "#PBS -A acc",
+    ]
+
+
+def test_lsf_directives():
+    """Time and project, name and files, options with one dash."""
+    settings = BsubBatchSettings(3, "02:30:15", "prj", {"cn_mem": 0, "nnodes": 9, "x": None}, smts=4)
+    settings.set_queue("debug")
+    settings.set_hostlist(["h1", "h2"])
+    settings.set_tasks(8)
+    assert settings.directives(CONTEXT) == [
+        "#BSUB -W 02:30",
+        "#BSUB -P prj",
+        "#BSUB -J job",
+        "#BSUB -o /w/job.out",
+        "#BSUB -e /w/job.err",
+        "#BSUB -cn_mem 0",
+        "#BSUB -nnodes 3",
+        "#BSUB -x",
+        "#BSUB -q debug",
+        '#BSUB -m "h1 h2"',
+        "#BSUB -n 8",
+        "#BSUB -alloc_flags smt4",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("flags", "smts", "written"),
+    [
+        (None, 0, []),
+        (None, 2, ["-alloc_flags smt2"]),
+        ("nvme", 0, ["-alloc_flags nvme"]),
+        ("nvme", 4, ['-alloc_flags "nvme smt4"']),
+        ('"nvme smt1"', 4, ['-alloc_flags "nvme smt1"']),
+    ],
+)
+def test_lsf_alloc_flags(flags, smts, written):
+    """Hardware threads join the user's flags unless he said smt himself; several are quoted."""
+    settings = BsubBatchSettings(batch_args={"alloc_flags": flags} if flags else None)
+    settings.set_smts(smts)
+    assert settings.format_batch_args() == written
+    assert settings.format_batch_args() == written
+
+
+def test_lsf_expert_mode(caplog):
+    """LSF's own language replaces nodes and launch-node options, and the log says which."""
+    settings = BsubBatchSettings(2, batch_args={"ln_mem": 5, "q": "a"})
+    settings.set_expert_mode_req("1*{select[LN]} + 2*{select[CN]}", 82)
+    assert settings.format_batch_args() == ["-q a", "-csm y", '-R "1*{select[LN]} + 2*{select[CN]}"', "-n 82"]
+    assert "ln_mem, nnodes left out" in caplog.text
+    caplog.clear()
+    plain = BsubBatchSettings()
+    plain.set_expert_mode_req("select[LN]", 1)
+    assert plain.format_batch_args() == ["-csm y", "-R select[LN]", "-n 1"]
+    assert caplog.text == ""
+
+
+def test_lsf_account_is_the_project():
+    """set_account and account= mean the project."""
+    assert BsubBatchSettings(account="a").directives(CONTEXT)[0] == "#BSUB -P a"
+
+
+def test_sge_directives():
+    """Files and name, parallel environment, context, resources, threads, options; never -V by itself."""
+    settings = SgeQsubBatchSettings("30:00:00", 8, "mpi", "acc", resources={"mem_free": "1G"}, batch_args={"R": "y"})
+    settings.set_project("prj")
+    settings.set_ngpus(0)
+    settings.set_hyperthreading(False)
+    settings.set_memory_per_pe("2G")
+    settings.set_threads_per_pe(4)
+    settings.update_context_variables("ac", "a", 0)
+    settings.update_context_variables("sc", "b", "x y")
+    settings.update_context_variables("dc", "c")
+    assert settings.directives(CONTEXT) == [
+        "#$ -o /w/job.out",
+        "#$ -e /w/job.err",
+        "#$ -N job",
+        "#$ -pe mpi 8",
+        "#$ -ac a=0",
+        '#$ -sc "b=x y"',
+        "#$ -dc c",
+        "#$ -l h_rt=30:00:00",
+        "#$ -l mem_free=1G",
+        "#$ -l gpu=0",
+        "#$ -l threads=0",
+        "#$ -l mem=2G",
+        "#$ -v OMP_NUM_THREADS=4",
+        "#$ -R y",
+        "#$ -A acc",
+        "#$ -P prj",
+    ]
+
+
+def test_sge_shebang():
+    """The first line is the user's; anything else than a shebang is refused."""
+    settings = SgeQsubBatchSettings(shebang="#!/bin/zsh")
+    assert settings.script(CONTEXT, []).startswith("#!/bin/zsh\n#$ -o")
+    assert SgeQsubBatchSettings().shebang == "#!/bin/bash -l"
+    for wrong in ("/bin/sh", "#!/bin/sh\nrm"):
+        with pytest.raises(ConfigError, match="shebang"):
+            settings.set_shebang(wrong)
+
+
+@pytest.mark.parametrize("call", [("set_nodes", 2), ("set_hostlist", ["h1"]), ("set_queue", "q")])
+def test_sge_has_no_nodes_hosts_or_queue(call):
+    """What Grid Engine cannot do is refused in words, with the value."""
+    with pytest.raises(UnsupportedError, match="Grid Engine"):
+        getattr(SgeQsubBatchSettings(), call[0])(call[1])
+
+
+def test_sge_tolerates_the_factory_default_of_one_node():
+    """No nodes, or the one that a factory may pass to every system, are fine; two are not."""
+    settings = SgeQsubBatchSettings(nodes=1)
+    settings.set_nodes(0)
+    assert settings.format_batch_args() == []
+    with pytest.raises(UnsupportedError, match="nodes = 2"):
+        SgeQsubBatchSettings(nodes=2)
+
+
+def test_sge_slots_by_setters():
+    """The setters for slots and parallel environment give the same as the constructor."""
+    settings = SgeQsubBatchSettings()
+    settings.set_ncpus(3)
+    settings.set_pe_type("smp")
+    assert settings.format_batch_args() == ["-pe smp 3"]
+
+
+@pytest.mark.parametrize("given", [{"ncpus": 4}, {"pe_type": "mpi"}, {"ncpus": 0}])
+def test_sge_needs_slots_and_environment_together(given):
+    """Slots without parallel environment, or the other way round, are an error when written."""
+    with pytest.raises(ConfigError, match="both ncpus and pe_type"):
+        SgeQsubBatchSettings(**given).directives(CONTEXT)
+
+
+def test_sge_context_actions_are_checked():
+    """Only ac, sc and dc; nothing is deleted with a value."""
+    settings = SgeQsubBatchSettings()
+    with pytest.raises(ConfigError, match="action = 'xx'"):
+        settings.update_context_variables("xx", "a", 1)
+    with pytest.raises(ConfigError, match="value = 0"):
+        settings.update_context_variables("dc", "a", 0)
+
+
+# --- PBS chunks
+
+
+@pytest.mark.parametrize(
+    ("resources", "ncpus", "hosts", "chunks"),
+    [
+        ({"nodes": 2}, None, None, "-l nodes=2"),
+        ({"select": 2}, 4, None, "-l select=2:ncpus=4"),
+        ({"select": "1:ncpus=2+1:ngpus=1"}, 8, None, "-l select=1:ncpus=2+1:ngpus=1"),
+        ({"select": 2}, 4, ["a", "b"], "-l select=1:ncpus=4:host=a+1:ncpus=4:host=b"),
+        ({"nodes": 1}, None, "a", "-l nodes=a"),
+        ({"nodes": 2}, 4, ["a", "b"], "-l nodes=a:ncpus=4+b:ncpus=4"),
+    ],
+)
+def test_pbs_chunks(resources, ncpus, hosts, chunks):
+    """Every host is a chunk of its own with its cpus; a chunk list of the user's stands as it is."""
+    settings = QsubBatchSettings(ncpus=ncpus, resources=resources)
+    if hosts:
+        settings.set_hostlist(hosts)
+    assert settings.format_batch_args() == [chunks]
+
+
+def test_pbs_chunks_that_contradict_are_refused():
+    """select and nodes, neither, nodes twice, or hosts that are not as many as nodes."""
+    for resources in ({"select": 1, "nodes": 1}, {}):
+        with pytest.raises(ConfigError, match="either select or nodes"):
+            QsubBatchSettings(resources=resources).directives(CONTEXT)
+    with pytest.raises(ConfigError, match="nodes = 2"):
+        QsubBatchSettings(nodes=2, resources={"nodes": 1})
+    settings = QsubBatchSettings(nodes=2)
+    settings.set_hostlist("a")
+    with pytest.raises(ConfigError, match="as many hosts"):
+        settings.directives(CONTEXT)
