@@ -1,46 +1,83 @@
-"""asim: run simulations and large ensembles from asyncio, with SmartSim's vocabulary."""
+"""asim: run simulations and large ensembles from asyncio, with SmartSim's vocabulary.
 
-from .entities import Ensemble as Ensemble
-from .entities import Function as Function
-from .entities import MLModel as MLModel
-from .entities import Model as Model
-from .entities import Script as Script
-from .errors import AgentError as AgentError
-from .errors import AsimError as AsimError
-from .errors import ConfigError as ConfigError
-from .errors import ConfigTypeError as ConfigTypeError
-from .errors import EntityExistsError as EntityExistsError
-from .errors import FileActionError as FileActionError
-from .errors import JobFailed as JobFailed
-from .errors import MissingExtraError as MissingExtraError
-from .errors import MissingFileError as MissingFileError
-from .errors import SubmitError as SubmitError
-from .errors import TemplateError as TemplateError
-from .errors import UnsupportedError as UnsupportedError
-from .errors import UserStrategyError as UserStrategyError
-from .experiment import Experiment as Experiment
-from .launchers.base import Usage as Usage
-from .policies import Retry as Retry
-from .runtime.events import EventStream as EventStream
-from .runtime.events import JobEvent as JobEvent
-from .runtime.job import Job as Job
-from .runtime.job import JobGroup as JobGroup
-from .settings import Apptainer as Apptainer
-from .settings import AprunSettings as AprunSettings
-from .settings import BatchSettings as BatchSettings
-from .settings import BsubBatchSettings as BsubBatchSettings
-from .settings import Container as Container
-from .settings import JsrunSettings as JsrunSettings
-from .settings import MpiexecSettings as MpiexecSettings
-from .settings import MpirunSettings as MpirunSettings
-from .settings import OrterunSettings as OrterunSettings
-from .settings import PalsMpiexecSettings as PalsMpiexecSettings
-from .settings import QsubBatchSettings as QsubBatchSettings
-from .settings import RunSettings as RunSettings
-from .settings import SbatchSettings as SbatchSettings
-from .settings import SgeQsubBatchSettings as SgeQsubBatchSettings
-from .settings import Singularity as Singularity
-from .settings import SrunSettings as SrunSettings
-from .status import JobState as JobState
+Names are loaded when they are first used, so that ``import asim`` costs next to nothing.
+"""
+
+from typing import TYPE_CHECKING as _TYPE_CHECKING
+
+from ._lazy import exports as _exports
+
+if _TYPE_CHECKING:
+    from .entities.ensemble import Ensemble as Ensemble
+    from .entities.mlobjects import Function as Function
+    from .entities.mlobjects import MLModel as MLModel
+    from .entities.mlobjects import Script as Script
+    from .entities.model import Model as Model
+    from .errors import AgentError as AgentError
+    from .errors import AsimError as AsimError
+    from .errors import ConfigError as ConfigError
+    from .errors import ConfigTypeError as ConfigTypeError
+    from .errors import EntityExistsError as EntityExistsError
+    from .errors import FileActionError as FileActionError
+    from .errors import JobFailed as JobFailed
+    from .errors import MissingExtraError as MissingExtraError
+    from .errors import MissingFileError as MissingFileError
+    from .errors import SubmitError as SubmitError
+    from .errors import TemplateError as TemplateError
+    from .errors import UnsupportedError as UnsupportedError
+    from .errors import UserStrategyError as UserStrategyError
+    from .experiment import Experiment as Experiment
+    from .launchers.base import Usage as Usage
+    from .policies import Retry as Retry
+    from .runtime.events import EventStream as EventStream
+    from .runtime.events import JobEvent as JobEvent
+    from .runtime.job import Job as Job
+    from .runtime.job import JobGroup as JobGroup
+    from .settings.aprun import AprunSettings as AprunSettings
+    from .settings.base import RunSettings as RunSettings
+    from .settings.batch import BatchSettings as BatchSettings
+    from .settings.bsub import BsubBatchSettings as BsubBatchSettings
+    from .settings.container import Apptainer as Apptainer
+    from .settings.container import Container as Container
+    from .settings.container import Singularity as Singularity
+    from .settings.jsrun import JsrunSettings as JsrunSettings
+    from .settings.mpi import MpiexecSettings as MpiexecSettings
+    from .settings.mpi import MpirunSettings as MpirunSettings
+    from .settings.mpi import OrterunSettings as OrterunSettings
+    from .settings.pals import PalsMpiexecSettings as PalsMpiexecSettings
+    from .settings.qsub import QsubBatchSettings as QsubBatchSettings
+    from .settings.sbatch import SbatchSettings as SbatchSettings
+    from .settings.sge import SgeQsubBatchSettings as SgeQsubBatchSettings
+    from .settings.srun import SrunSettings as SrunSettings
+    from .status import JobState as JobState
 
 __version__ = "0.1.0"
+
+__all__, __getattr__ = _exports(
+    __name__,
+    {
+        ".entities.ensemble": "Ensemble",
+        ".entities.mlobjects": "Function MLModel Script",
+        ".entities.model": "Model",
+        ".errors": "AgentError AsimError ConfigError ConfigTypeError EntityExistsError FileActionError JobFailed"
+        " MissingExtraError MissingFileError SubmitError TemplateError UnsupportedError UserStrategyError",
+        ".experiment": "Experiment",
+        ".launchers.base": "Usage",
+        ".policies": "Retry",
+        ".runtime.events": "EventStream JobEvent",
+        ".runtime.job": "Job JobGroup",
+        ".settings.container": "Apptainer Container Singularity",
+        ".settings.aprun": "AprunSettings",
+        ".settings.batch": "BatchSettings",
+        ".settings.bsub": "BsubBatchSettings",
+        ".settings.jsrun": "JsrunSettings",
+        ".settings.mpi": "MpiexecSettings MpirunSettings OrterunSettings",
+        ".settings.pals": "PalsMpiexecSettings",
+        ".settings.qsub": "QsubBatchSettings",
+        ".settings.base": "RunSettings",
+        ".settings.sbatch": "SbatchSettings",
+        ".settings.sge": "SgeQsubBatchSettings",
+        ".settings.srun": "SrunSettings",
+        ".status": "JobState",
+    },
+)

@@ -16,7 +16,9 @@ from .entities.names import check_name, check_text
 from .errors import AsimError, ConfigError, ConfigTypeError, MissingFileError, allowed
 from .launchers.base import KNOWN, Capabilities
 from .policies import Retry
-from .settings import BatchSettings, Container, RunSettings, batch_settings_class, candidates, run_settings_class
+from .settings.base import RunSettings
+from .settings.batch import BatchSettings
+from .settings.container import Container
 from .status import JobState
 from .strategies import Strategy
 from .tables import table
@@ -156,16 +158,15 @@ class Experiment:
         :raises MissingFileError: the executable or the run command does not exist on this machine.
         :raises ConfigError: anything else that could not work.
         """
+        from .settings.select import run_settings_class
+
         command = self._run_command(run_command)
-        settings = run_settings_class(self.launcher, command)(
-            **_named(run_settings_class(self.launcher, command), command),
-            exe=os.fspath(exe),
-            exe_args=exe_args,
-            run_args=run_args,
-            env_vars=env_vars,
-            container=container,
-            **kwargs,
-        )
+        kind = run_settings_class(self.launcher, command)
+        if kind is RunSettings:  # the others have a run command of their own
+            kwargs["run_command"] = command
+        settings = kind(exe, exe_args, run_args=run_args, env_vars=env_vars, container=container, **kwargs)
+        if kind is not RunSettings and "/" in command:
+            settings.run_command = command
         if self._capabilities.local_programs and container is None and self._which(settings.exe) is None:
             raise MissingFileError(allowed("exe", settings.exe, "no such executable file here or in PATH"))
         return settings
@@ -174,6 +175,8 @@ class Experiment:
         if not isinstance(word, str):
             raise ConfigTypeError(allowed("run_command", word, "must be a str"))
         if word.lower() == "auto":
+            from .settings.select import candidates
+
             words = candidates(self.launcher)
             return next((one for one in words if not one or self._which(one)), words[0] if words else "")
         if word and self._capabilities.local_programs and self._which(word) is None:
@@ -202,9 +205,12 @@ class Experiment:
         :param batch_args: further arguments of the submit command.
         :raises UnsupportedError: this launcher has no batch jobs.
         """
+        from .settings.select import batch_settings_class
+
         kind = batch_settings_class(self.launcher)
-        given = {"nodes": nodes, "time": time, "queue": queue, "account": account}
-        return kind(batch_args=batch_args, **{key: value for key, value in given.items() if value}, **kwargs)
+        words = {"nodes": nodes, "time": time, "queue": queue, "account": account}
+        given: dict[str, Any] = {key: value for key, value in words.items() if value}
+        return kind(batch_args=batch_args, **given, **kwargs)
 
     def create_model(
         self,
@@ -284,7 +290,12 @@ class Experiment:
     # -- doing
 
     async def generate(
-        self, *entities: Entity, tag: str = ";", overwrite: bool = False, verbose: bool = False, strict_tags: bool = False
+        self,
+        *entities: Entity,
+        tag: str = ";",
+        overwrite: bool = False,
+        verbose: bool = False,
+        strict_tags: bool = False,
     ) -> None:
         """Make the directories of entities, with their attached files copied, linked and configured.
 
@@ -519,11 +530,6 @@ def _capabilities(launcher: str) -> Capabilities:
     if word not in KNOWN:
         raise ConfigError(allowed("launcher", launcher, f"must be auto or one of {', '.join(KNOWN)}"))
     return Capabilities(launcher=word, batch=True, starts=False)
-
-
-def _named(kind: type[RunSettings], command: str) -> dict[str, str]:
-    """The base class takes any run command; the others have their own, unless a path says which."""
-    return {"run_command": command} if kind is RunSettings else {}
 
 
 def _whole(field: str, value: int | None) -> int | None:

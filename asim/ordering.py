@@ -43,12 +43,12 @@ def _check_known(edges: dict[Entity, list[Entity]], known: Collection[Entity]) -
 def _check_cycles(edges: dict[Entity, list[Entity]]) -> None:
     """Depth first without recursion: chains may be as long as there are entities."""
     done: set[Entity] = set()
-    for root in edges:
+    for root, first in edges.items():
         if root in done:
             continue
         path: list[Entity] = [root]
         on_path: set[Entity] = {root}
-        stack: list[Iterator[Entity]] = [iter(edges[root])]
+        stack: list[Iterator[Entity]] = [iter(first)]
         while stack:
             following = next(stack[-1], None)
             if following is None:

@@ -11,11 +11,11 @@ _Row = list[list[str]]
 
 
 def table(rows: Sequence[Sequence[object]], headers: Sequence[str], style: str = "github") -> str:
-    """A table as text, columns as wide as their widest cell (in characters), without a line end at the end.
+    r"""A table as text, columns as wide as their widest cell (in characters), without a line end at the end.
 
     :param rows: the cells, as many in each row as there are headers; None is an empty cell.
     :param headers: the titles of the columns, at least one.
-    :param style: ``github`` (Markdown; in a cell a line break becomes ``<br>`` and ``|`` becomes ``\\|``), ``grid``
+    :param style: ``github`` (Markdown; in a cell a line break becomes ``<br>`` and ``|`` becomes ``\|``), ``grid``
         (boxes) or ``plain`` (columns two spaces apart).
     :raises ConfigError: when there is no such style, no column, or a row with more or fewer cells than headers.
     """

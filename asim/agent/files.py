@@ -120,7 +120,13 @@ def copy_bytes(source, target, mode):
                 try:
                     count = os.copy_file_range(src, dst, CHUNK) if kernel else os.write(dst, os.read(src, CHUNK))
                 except OSError as exc:
-                    if not kernel or exc.errno not in (errno.EXDEV, errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP, errno.EBADF):
+                    if not kernel or exc.errno not in (
+                        errno.EXDEV,
+                        errno.EINVAL,
+                        errno.ENOSYS,
+                        errno.EOPNOTSUPP,
+                        errno.EBADF,
+                    ):
                         raise
                     kernel = False
                     continue

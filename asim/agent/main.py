@@ -31,7 +31,7 @@ import time
 from files import Files
 from processes import adopt_orphans, explain, marker, processes, rescue, send, stamp, start
 from stream import ProtocolError, Stream, dumps, pack
-from text import raw, text
+from text import raw
 
 VERSION = 1
 SLICE = 0.005  # seconds of work between two looks at the stream and at exits
@@ -81,7 +81,12 @@ class Agent:
     # -- the loop
 
     def loop(self):
-        here = {"pid": os.getpid(), "host": socket.gethostname(), "python": sys.version.split()[0], "stamp": stamp(os.getpid())}
+        here = {
+            "pid": os.getpid(),
+            "host": socket.gethostname(),
+            "python": sys.version.split()[0],
+            "stamp": stamp(os.getpid()),
+        }
         self.stream.tell("ready", VERSION, here)
         self.flush()
         self.adopts = adopt_orphans()
@@ -153,12 +158,22 @@ class Agent:
     def receive(self):
         try:
             for verb, *rest in self.stream.frames():
-                if verb not in ("hello", "spawn", "stop", "files", "bye") or (verb == "hello") != (self.records is None):
+                if verb not in ("hello", "spawn", "stop", "files", "bye") or (verb == "hello") != (
+                    self.records is None
+                ):
                     raise ProtocolError("unexpected message %r" % (verb,))
                 getattr(self, "on_" + verb)(*rest)
         except EOFError:
             self.hang_up()
-        except (ProtocolError, ValueError, TypeError, LookupError, AttributeError, OverflowError, RecursionError) as exc:
+        except (
+            ProtocolError,
+            ValueError,
+            TypeError,
+            LookupError,
+            AttributeError,
+            OverflowError,
+            RecursionError,
+        ) as exc:
             self.stream.tell("fatal", "%s: %s" % (type(exc).__name__, exc))
             self.flush(last=True)
             self.hang_up()
@@ -323,7 +338,7 @@ class Agent:
         send(job.pid, signal.SIGCONT, group=True)
 
     def strays(self, jobs):
-        """leader -> {pid: stamp} of the processes that belong to these jobs but are not in the leader's group."""
+        """Leader -> {pid: stamp} of the processes that belong to these jobs but are not in the leader's group."""
         table, leaders, found = processes() if jobs else {}, {job.pid: job for job in jobs}, {}
         for pid, (parent, group, session, when) in table.items():
             if group in leaders:

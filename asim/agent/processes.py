@@ -56,7 +56,9 @@ def start(job, env):
             child.returncode = 0  # reaped here, not by Popen
             return child.pid
         actions = [(os.POSIX_SPAWN_DUP2, fds[0], 1), (os.POSIX_SPAWN_DUP2, fds[1], 2)]
-        return os.posix_spawn(job.argv[0], job.argv, env, file_actions=actions, setsid=True, setsigmask=(), setsigdef=RESET)
+        return os.posix_spawn(
+            job.argv[0], job.argv, env, file_actions=actions, setsid=True, setsigmask=(), setsigdef=RESET
+        )
     finally:
         for fd in set(fds):
             os.close(fd)
@@ -81,7 +83,7 @@ def explain(exc, job):
 
 
 def processes():
-    """pid -> (parent, group, session, start stamp) of every process here (Linux; elsewhere nothing)."""
+    """Pid -> (parent, group, session, start stamp) of every process here (Linux; elsewhere nothing)."""
     table = {}
     for name in os.listdir("/proc") if LINUX else ():
         if name.isdigit():

@@ -22,7 +22,9 @@ class Entity:
 
     __slots__ = ("__weakref__", "_after", "_generated", "_path", "_retries", "_timeout", "name")
 
-    def __init__(self, name: str, path: str | os.PathLike[str] | None, timeout: Seconds | None, retries: object) -> None:
+    def __init__(
+        self, name: str, path: str | os.PathLike[str] | None, timeout: Seconds | None, retries: object
+    ) -> None:
         self.name = check_name(f"{type(self).__name__}: name", name)
         self._path: str | None = None
         if path is not None:

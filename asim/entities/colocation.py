@@ -117,7 +117,7 @@ class Colocation:
 
     def colocate_db_uds(
         self,
-        unix_socket: str = "/tmp/redis.socket",  # noqa: S108  (SmartSim's default)
+        unix_socket: str = "/tmp/redis.socket",
         socket_permissions: int = 755,
         db_cpus: int = 1,
         custom_pinning: Pinning | None = None,

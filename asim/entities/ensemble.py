@@ -8,7 +8,8 @@ from typing import Any
 
 from ..errors import ConfigError, ConfigTypeError, EntityExistsError, allowed
 from ..policies import Retry
-from ..settings import BatchSettings, RunSettings
+from ..settings.base import RunSettings
+from ..settings.batch import BatchSettings
 from ..strategies import Strategy, expand, resolve
 from ..units import Seconds
 from ..values import normalise_params
@@ -83,7 +84,9 @@ class Ensemble(Entity, MLObjects):
     ) -> list[dict[str, Any]]:
         if self.params:
             if self.run_settings is None:
-                raise ConfigError(allowed(f"{self.name}: run_settings", None, "params need run_settings to make members of"))
+                raise ConfigError(
+                    allowed(f"{self.name}: run_settings", None, "params need run_settings to make members of")
+                )
             return expand(strategy, self.params, replicas=replicas, n_models=n_models, seed=seed)
         if self.run_settings is not None:
             return [{} for _ in range(_count(self.name, replicas))]
@@ -118,7 +121,9 @@ class Ensemble(Entity, MLObjects):
         if not isinstance(model, Model):
             raise ConfigTypeError(allowed(f"{self.name}: model", model, "must be a Model"))
         if model.name in self._members:
-            raise EntityExistsError(allowed(f"{self.name}: model", model.name, "there is a member of this name already"))
+            raise EntityExistsError(
+                allowed(f"{self.name}: model", model.name, "there is a member of this name already")
+            )
         for thing in self._ml:
             model.add_object(thing)
         self._members[model.name] = model

@@ -8,13 +8,14 @@ from typing import Any
 
 from ..errors import ConfigTypeError, allowed
 from ..policies import Retry
-from ..settings import BatchSettings, RunSettings
+from ..settings.base import RunSettings
+from ..settings.batch import BatchSettings
 from ..units import Seconds
 from ..values import format_argument, normalise_params, render
 from .base import Entity, register_once
 from .colocation import ColocatedDB, Colocation
 from .files import NO_FILES, EntityFiles, Paths
-from .mlobjects import MLModel, MLObjects, Script, Function
+from .mlobjects import Function, MLModel, MLObjects, Script
 
 
 class Model(Entity, MLObjects, Colocation):
@@ -97,7 +98,7 @@ class Model(Entity, MLObjects, Colocation):
 
     @property
     def run_settings(self) -> RunSettings:
-        """This model's own run settings; change them freely. (Members of an ensemble each get a copy when asked.)"""
+        """The model's own run settings; change them freely. (Members of an ensemble each get a copy when asked.)"""
         if not self._owns_settings:
             self._settings, self._owns_settings = self._settings.copy(), True
         return self._settings
@@ -115,9 +116,7 @@ class Model(Entity, MLObjects, Colocation):
 
     def params_to_args(self) -> list[str]:
         """The arguments that ``params_as_args`` makes of the parameters. Changes nothing, so it can be asked often."""
-        return [
-            item for name in self.params_as_args for item in format_argument(name, render(self.params[name]))
-        ]
+        return [item for name in self.params_as_args for item in format_argument(name, render(self.params[name]))]
 
     @property
     def exe_args(self) -> list[str]:
@@ -175,5 +174,8 @@ class Model(Entity, MLObjects, Colocation):
 
 
 _SLOTS = tuple(
-    slot for kind in Model.__mro__ for slot in getattr(kind, "__slots__", ()) if slot not in ("__weakref__", "name", "params")
+    slot
+    for kind in Model.__mro__
+    for slot in getattr(kind, "__slots__", ())
+    if slot not in ("__weakref__", "name", "params")
 )

@@ -358,6 +358,8 @@ class JobGroup(Sequence[Job]):
 
 def failure(jobs: Sequence[Job]) -> JobFailed:
     """The exception for jobs that did not complete: how many, and the first few in words."""
-    lines = [f"{job.name}: {job.status}{f', {job.reason}' if job.reason else ''}; see {job.spec.stderr}" for job in jobs[:5]]
+    lines = [
+        f"{job.name}: {job.status}{f', {job.reason}' if job.reason else ''}; see {job.spec.stderr}" for job in jobs[:5]
+    ]
     more = [f"… and {len(jobs) - 5} more"] if len(jobs) > 5 else []
     return JobFailed("\n".join([f"{len(jobs)} job(s) did not complete", *lines, *more]), jobs)

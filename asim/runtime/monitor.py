@@ -9,7 +9,8 @@ from __future__ import annotations
 import itertools
 import logging
 import time
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Sequence
+from typing import Any
 
 import anyio
 
@@ -55,9 +56,9 @@ class Monitor:
 
     def __init__(
         self,
-        submit: Callable[[Sequence[Job]], Awaitable[None]],
+        submit: Callable[[Sequence[Job]], Coroutine[Any, Any, None]],
         spawn: Callable[..., None],
-        cancel: Callable[[Sequence[JobKey]], Awaitable[None]],
+        cancel: Callable[[Sequence[JobKey]], Coroutine[Any, Any, None]],
     ) -> None:
         self.hub = EventHub()
         self.jobs: list[Job] = []
@@ -132,13 +133,12 @@ class Monitor:
 
     def _attempt_ended(self, job: Job, status: JobStatus) -> None:
         retry = job.spec.retries
-        if status.state is JobState.FAILED and retry is not None and not self.closing:
-            if retry.wanted(job.attempt, status.code):
-                delay = retry.delay(job.attempt)
-                LOG.info("%s: %s; attempt %d follows in %g s", job.name, status.reason, job.attempt + 1, delay)
-                self._retry(job, status, delay)
-                return
-        self._end(job, status)
+        if status.state is JobState.FAILED and not self.closing and retry and retry.wanted(job.attempt, status.code):
+            delay = retry.delay(job.attempt)
+            LOG.info("%s: %s; attempt %d follows in %g s", job.name, status.reason, job.attempt + 1, delay)
+            self._retry(job, status, delay)
+        else:
+            self._end(job, status)
 
     def _retry(self, job: Job, status: JobStatus, delay: float) -> None:
         previous, job.status = job.status, JobState.PENDING
@@ -162,7 +162,9 @@ class Monitor:
         self._move(job, status)
         self._open -= 1
         if status.state not in (JobState.COMPLETED, JobState.CANCELLED):
-            LOG.warning("%s: %s%s; see %s", job.name, status.state, status.reason and f", {status.reason}", job.spec.stderr)
+            LOG.warning(
+                "%s: %s%s; see %s", job.name, status.state, status.reason and f", {status.reason}", job.spec.stderr
+            )
         if not self._open and self._idle is not None:
             self._idle.set()
             self._idle = None

@@ -7,11 +7,13 @@ must finish once begun (a submit, whose job ids would be lost) does not run in t
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable, Coroutine
 from typing import Any, Generic, TypeVar
 
 import anyio
 from anyio.abc import TaskGroup
+
+from ..errors import AsimError
 
 T = TypeVar("T")
 
@@ -22,8 +24,8 @@ class Outcome(Generic[T]):
     def __init__(self) -> None:
         self.done = anyio.Event()
         self.abandoned = False
-        self.value: T | None = None
-        self.error: BaseException | None = None
+        self.values: list[T] = []
+        self.error: Exception | None = None
 
 
 class Owner:
@@ -31,28 +33,31 @@ class Owner:
 
     def __init__(self) -> None:
         self._group: TaskGroup | None = None
-        self._stop = anyio.Event()
+        self._ready, self._stop = anyio.Event(), anyio.Event()
         self._task: asyncio.Task[None] | None = None
 
-    async def _serve(self, ready: anyio.Event) -> None:
-        async with anyio.create_task_group() as group:
-            self._group = group
-            ready.set()
-            await self._stop.wait()
-            group.cancel_scope.cancel()
-        self._group = None
+    async def _serve(self) -> None:
+        try:
+            async with anyio.create_task_group() as group:
+                self._group = group
+                self._ready.set()
+                await self._stop.wait()
+                group.cancel_scope.cancel()
+        finally:
+            self._group = None
 
     async def _opened(self) -> TaskGroup:
         if self._task is None:
-            ready = anyio.Event()
-            self._task = asyncio.create_task(self._serve(ready), name="asim experiment")
-            await ready.wait()
-        while self._group is None:  # another task is opening it
-            await asyncio.sleep(0)
+            self._task = asyncio.create_task(self._serve(), name="asim experiment")
+        await self._ready.wait()
+        if self._group is None:
+            raise AsimError("the experiment is closed")
         return self._group
 
     async def run(
-        self, work: Callable[[], Awaitable[T]], abandoned: Callable[[T], Awaitable[None]] | None = None
+        self,
+        work: Callable[[], Coroutine[Any, Any, T]],
+        abandoned: Callable[[T], Coroutine[Any, Any, None]] | None = None,
     ) -> T:
         """Do ``work`` in an owned task and wait for it.
 
@@ -64,30 +69,29 @@ class Owner:
 
         async def owned() -> None:
             try:
-                outcome.value = await work()
-            except Exception as exc:
+                outcome.values.append(await work())
+            except Exception as exc:  # noqa: BLE001  (it is raised again where the caller waits)
                 outcome.error = exc
-            else:
-                if outcome.abandoned and abandoned is not None:
-                    await abandoned(outcome.value)
             finally:
                 outcome.done.set()
+            if outcome.abandoned and abandoned is not None:
+                for value in outcome.values:
+                    await abandoned(value)
 
         group.start_soon(owned)
         try:
             await outcome.done.wait()
         except BaseException:
-            outcome.abandoned = True
-            if outcome.done.is_set() and outcome.error is None and abandoned is not None:
-                value: Any = outcome.value
-                group.start_soon(abandoned, value)
+            if outcome.done.is_set() and abandoned is not None:
+                for value in outcome.values:
+                    group.start_soon(abandoned, value)
+            outcome.abandoned = not outcome.done.is_set()
             raise
         if outcome.error is not None:
             raise outcome.error
-        result: Any = outcome.value
-        return result
+        return outcome.values[0]
 
-    def start_soon(self, work: Callable[..., Awaitable[Any]], *arguments: object) -> None:
+    def start_soon(self, work: Callable[..., Coroutine[Any, Any, Any]], *arguments: object) -> None:
         """Do ``work`` in an owned task that nobody waits for. It must not raise."""
         if self._group is not None:
             self._group.start_soon(work, *arguments)

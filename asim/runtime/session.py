@@ -47,7 +47,13 @@ class Session:
     """
 
     def __init__(
-        self, name: str, path: str, config: Config, capabilities: Capabilities, launcher: Callable[[str], Launcher], grace: float
+        self,
+        name: str,
+        path: str,
+        config: Config,
+        capabilities: Capabilities,
+        launcher: Callable[[str], Launcher],
+        grace: float,
     ) -> None:
         self.name, self.path, self.config, self.capabilities = name, path, config, capabilities
         self.token = journal.new_token()
@@ -99,9 +105,7 @@ class Session:
             await anyio.lowlevel.checkpoint()
         return planner.plan
 
-    async def plan_generate(
-        self, entities: Sequence[Any], tag: str, overwrite: bool, strict_tags: bool
-    ) -> LaunchPlan:
+    async def plan_generate(self, entities: Sequence[Any], tag: str, overwrite: bool, strict_tags: bool) -> LaunchPlan:
         """What ``generate`` would do with these entities."""
         units = units_of(self._context(), members(entities), again=True)
         planner = await self._planner((), units, tag, strict_tags)
@@ -110,9 +114,7 @@ class Session:
 
     # -- doing
 
-    async def generate(
-        self, entities: Sequence[Any], *, tag: str, overwrite: bool, strict_tags: bool
-    ) -> LaunchPlan:
+    async def generate(self, entities: Sequence[Any], *, tag: str, overwrite: bool, strict_tags: bool) -> LaunchPlan:
         """Plan and make directories; see ``Experiment.generate``."""
         plan = await self.plan_generate(entities, tag, overwrite, strict_tags)
         await self.owner.run(lambda: self._execute(plan))

@@ -120,9 +120,10 @@ class Setters:
     def _put(self, setter: str, value: Any) -> None:
         """Set the flag that this setter stands for."""
         key, _, template = self.FLAGS.get(setter, "").partition("=")
-        if not key:
-            return self._lacks(setter)
-        self._run_args[key] = template.format(value) if template else value
+        if key:
+            self._run_args[key] = template.format(value) if template else value
+        else:
+            self._lacks(setter)
 
     def _switch(self, setter: str, on: bool) -> None:
         """Set a flag without value, or take it away."""

@@ -129,7 +129,8 @@ class AgentConnection(asyncio.Protocol):
         error = self._fatal or AgentError("the agent died" + (f": {exc}" if exc else ""))
         self._transport = None
         self.resume_writing()
-        for future in (self._ready, *self._batches.values()):
+        waiting: list[asyncio.Future[Any]] = [self._ready, *self._batches.values()]
+        for future in waiting:
             if not future.done():
                 future.set_exception(error)
                 future.exception()  # there may be nobody to look

@@ -163,7 +163,7 @@ def test_set_obeys_its_condition(caplog):
 )
 def test_reserved_arguments_are_ignored_with_a_warning(kind, reserved, caplog):
     """What asim itself writes cannot be set, by set(), the constructor or behind their back."""
-    settings = kind("x", run_args={name: "/there" for name in reserved})
+    settings = kind("x", run_args=dict.fromkeys(reserved, "/there"))
     for name in reserved:
         settings.set(f"--{name}", "/there")
         assert f"{kind.__name__}: argument {name} is set by asim" in caplog.text
