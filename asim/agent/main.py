@@ -394,4 +394,5 @@ def main(arguments):
     if arguments[0] == "rescue":
         rescue(raw(arguments[1]), float(arguments[2]), {int(pid) for pid in arguments[3:]})
     else:
+        os.set_inheritable(int(arguments[0]), False)  # a job that held it would hide the agent's death from the driver
         Agent(socket.socket(fileno=int(arguments[0]))).loop()

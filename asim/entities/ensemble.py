@@ -15,7 +15,7 @@ from ..units import Seconds
 from ..values import normalise_params
 from .base import Entity
 from .files import EntityFiles, Paths
-from .mlobjects import Function, MLModel, MLObjects, Script
+from .mlobjects import Function, MLModel, MLObject, MLObjects, Script
 from .model import Model
 
 
@@ -143,6 +143,12 @@ class Ensemble(Entity, MLObjects):
         return self.models[key]
 
     # -- for every member
+
+    def _add(self, obj: MLObject, *kinds: type[MLObject]) -> None:
+        """Record an ML object for the ensemble and for every member."""
+        super()._add(obj, *kinds)
+        for model in self._members.values():
+            model._add(obj, *kinds)
 
     def attach_generator_files(
         self, to_copy: Paths = None, to_symlink: Paths = None, to_configure: Paths = None

@@ -13,7 +13,39 @@ from .base import RunSettings, StepContext
 
 # what an ERF says instead; jsrun refuses the two together
 _RESOURCES = frozenset(
-    ["tasks_per_rs", "a", "np", "p", "cpu_per_rs", "c", "gpu_per_rs", "g", "latency_priority", "l", "memory_per_rs", "m", "nrs", "n", "rs_per_host", "r", "rs_per_socket", "K", "appfile", "f", "allocate_only", "A", "launch_node_task", "H", "use_reservation", "J", "use_resources", "bind", "b", "launch_distribution", "d"]
+    [
+        "tasks_per_rs",
+        "a",
+        "np",
+        "p",
+        "cpu_per_rs",
+        "c",
+        "gpu_per_rs",
+        "g",
+        "latency_priority",
+        "l",
+        "memory_per_rs",
+        "m",
+        "nrs",
+        "n",
+        "rs_per_host",
+        "r",
+        "rs_per_socket",
+        "K",
+        "appfile",
+        "f",
+        "allocate_only",
+        "A",
+        "launch_node_task",
+        "H",
+        "use_reservation",
+        "J",
+        "use_resources",
+        "bind",
+        "b",
+        "launch_distribution",
+        "d",
+    ]
 )
 _SETS = ("rank", "rank_count", "host", "cpu", "gpu", "memory")
 _DISTRIBUTION = "launch_distribution"

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Iterable, Sequence
 from itertools import islice
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, cast
 
 from ..agent.protocol import VERSION, FileAction, FrameDecoder, ProcessSpec, files_frames, frame, spawn_frame
 from ..errors import AgentError, FileActionError
@@ -113,8 +113,7 @@ class AgentConnection(asyncio.Protocol):
     # -- asyncio.Protocol
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.WriteTransport)
-        self._transport = transport
+        self._transport = cast(asyncio.WriteTransport, transport)  # uvloop's is none by inheritance
 
     def data_received(self, data: bytes) -> None:
         try:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import logging
 import pickle
+import re
 from collections.abc import Callable
 from dataclasses import FrozenInstanceError, replace
 from pathlib import Path, PurePosixPath
@@ -57,21 +58,58 @@ def function(**fields: Any) -> Function:
     return Function(**given | fields)
 
 
-# --- devices and keys
+# fmt: off
+PLACES: list[tuple[Any, ...]] = [
+    ({"device": "gpu"}, ["GPU:0"], "GPU"), ({"device": "GPU", "first_device": 2}, ["GPU:2"], "GPU:2"),
+    ({"device": "GPU", "devices_per_node": 2}, ["GPU:0", "GPU:1"], "GPU"),
+    ({"device": "Gpu", "devices_per_node": 2, "first_device": 1}, ["GPU:1", "GPU:2"], "GPU:1"),
+    ({"device": "gpu:1"}, ["GPU:1"], "GPU:1"), ({"device": "GPU:3", "first_device": 3}, ["GPU:3"], "GPU:3"),
+    ({"device": "GPU", "first_device": 99_999}, ["GPU:99999"], "GPU:99999"),
+]
+TYPES: list[tuple[Any, ...]] = [
+    (script, "name", [5, None]), (script, "device", [None, 0]),
+    (script, "devices_per_node", [True, "2"]), (script, "first_device", [0.0, None]),
+    (script, "source", [b"text", None]), (function, "source", [5, Path("f.py")]), (model, "source", ["graph.pb", None]),
+    (model, "backend", [None]), (model, "tag", [1]), (model, "inputs", [5, {"a"}]), (model, "outputs", [b"out"]),
+    (model, "batch_size", [1.5]), (model, "min_batch_size", ["1"]), (model, "min_batch_timeout", [False]),
+]
+VALUES: list[tuple[Any, ...]] = [
+    (script, {"device": "GPU:1", "devices_per_node": 2}, "devices_per_node = 2: must be 1 with device = 'GPU:1'"),
+    (script, {"device": "GPU:1", "first_device": 2}, "s: first_device = 2: must be left out"),
+    (script, {"device": "GPU", "devices_per_node": 0}, "s: devices_per_node = 0"),
+    (script, {"devices_per_node": -1}, "devices_per_node = -1"), (script, {"first_device": -1}, "first_device = -1"),
+    (script, {"device": "GPU", "devices_per_node": 100_001}, "s: devices_per_node = 100001"),
+    (script, {"device": "GPU", "first_device": 100_000}, "s: devices_per_node = 1: no device may be above"),
+    (script, {"name": ""}, "Script: name = ''"), (script, {"name": "a\0"}, "Script: name = "),
+    (script, {"name": "\ud800"}, "Script: name = "), (script, {"source": ""}, "s: script = ''"),
+    (function, {"source": ""}, "f: function = ''"), (function, {"source": None}, "f: function = None"),
+    (model, {"source": b""}, "n: model = b''"), (model, {"tag": "\0"}, "n: tag"),
+    (model, {"backend": "CAFFE"}, "n: backend = 'CAFFE': must be one of TORCH, ONNX, TF, TFLITE"),
+    (model, {"batch_size": -1}, "n: batch_size = -1"), (model, {"min_batch_size": -1}, "n: min_batch_size = -1"),
+    (model, {"min_batch_timeout": -1}, "n: min_batch_timeout = -1"),
+    (model, {"batch_size": 2, "min_batch_size": 3}, "n: min_batch_size = 3: must not be more than batch_size = 2"),
+    (model, {"min_batch_size": 1}, "n: min_batch_size = 1: must not be more than batch_size = 0"),
+    (model, {"batch_size": 2, "min_batch_timeout": 10}, "n: min_batch_timeout = 10"),
+    (model, {"inputs": ""}, r"n: inputs\[0\] = ''"), (model, {"outputs": ["a", ""]}, r"n: outputs\[1\] = ''"),
+]
+CLASHES: list[tuple[Any, ...]] = [
+    (model(), model(source=b"other"), "n"), (model(), script(name="n"), "n"), (script(name="f"), function(), "f"),
+    (function(), function(source=lambda x: x), "f"), (script(device="GPU"), script(device="CPU"), "s"),
+    (script(device="GPU"), model(name="s.GPU:0"), "s.GPU:0"),
+    (model(name="s.GPU:1"), script(device="GPU", devices_per_node=2), "s.GPU:1"),
+]
+TF: dict[str, Any] = {"backend": "TF"}
+SOURCES: list[tuple[Any, ...]] = [
+    ("add_ml_model", TF, "n: model_path = None: must be given if, and only if, model is not"),
+    ("add_ml_model", TF | {"model": b"m", "model_path": "/m"}, "n: model_path = '/m'"),
+    ("add_ml_model", TF | {"model_path": ""}, "n: model_path = ''"), ("add_function", {}, "n: function = None: must"),
+    ("add_script", {}, "n: script_path = None: must be given if, and only if, script is not"),
+    ("add_script", {"script": TEXT, "script_path": "/s.py"}, "n: script_path = '/s.py'"),
+]
+# fmt: on
 
 
-@pytest.mark.parametrize(
-    ("place", "devices", "plain"),
-    [
-        ({"device": "gpu"}, ["GPU:0"], "GPU"),
-        ({"device": "GPU", "first_device": 2}, ["GPU:2"], "GPU:2"),
-        ({"device": "GPU", "devices_per_node": 2}, ["GPU:0", "GPU:1"], "GPU"),
-        ({"device": "Gpu", "devices_per_node": 2, "first_device": 1}, ["GPU:1", "GPU:2"], "GPU:1"),
-        ({"device": "gpu:1"}, ["GPU:1"], "GPU:1"),
-        ({"device": "GPU:3", "first_device": 3}, ["GPU:3"], "GPU:3"),
-        ({"device": "GPU", "first_device": 99_999}, ["GPU:99999"], "GPU:99999"),
-    ],
-)
+@pytest.mark.parametrize(("place", "devices", "plain"), PLACES)
 def test_every_gpu_keeps_its_copy(place: dict[str, Any], devices: list[str], plain: str) -> None:
     """Each GPU of the range has a key of its own, beside the plain name; first_device counts with one GPU too."""
     thing = script(**place)
@@ -102,74 +140,30 @@ def test_numbers_are_ignored_on_cpu(place: dict[str, Any], caplog: pytest.LogCap
 @pytest.mark.parametrize("device", ["", "TPU", "GPU:", "GPU:x", "GPU:-1", "GPU:01", "GPU:٣", "GPU:100000", "GPU\n"])
 def test_bad_devices_are_refused(device: str) -> None:
     """A device that cannot be is refused, with what is allowed."""
-    with pytest.raises(ConfigError, match="s: device = .*: must be CPU or GPU"):
+    with pytest.raises(ConfigError, match=r"s: device = .*: must be CPU or GPU"):
         script(device=device)
 
 
-@pytest.mark.parametrize(
-    ("make", "fields", "text"),
-    [
-        (script, {"name": 5}, "Script: name = 5"),
-        (script, {"device": None}, "s: device = None"),
-        (script, {"devices_per_node": True}, "s: devices_per_node = True"),
-        (script, {"devices_per_node": "2"}, "s: devices_per_node = '2'"),
-        (script, {"first_device": 0.0}, "s: first_device = 0.0"),
-        (script, {"source": b"text"}, "s: script = b'text'"),
-        (script, {"source": None}, "s: script = None"),
-        (script, {"source": BytesPath()}, "s: script_path = b'/x'"),
-        (function, {"source": 5}, "f: function = 5"),
-        (function, {"source": Path("f.py")}, "f: function = PosixPath"),
-        (model, {"source": "graph.pb"}, "n: model = 'graph.pb'"),
-        (model, {"backend": None}, "n: backend = None"),
-        (model, {"tag": 1}, "n: tag = 1"),
-        (model, {"batch_size": 1.5}, "n: batch_size = 1.5"),
-        (model, {"min_batch_size": "1"}, "n: min_batch_size = '1'"),
-        (model, {"min_batch_timeout": False}, "n: min_batch_timeout = False"),
-        (model, {"inputs": 5}, "n: inputs = 5"),
-        (model, {"inputs": {"a"}}, "n: inputs = {'a'}"),
-        (model, {"outputs": b"out"}, "n: outputs = b'out'"),
-        (model, {"outputs": ["a", 1]}, r"n: outputs\[1\] = 1"),
-    ],
-)
-def test_wrong_types_are_refused(make: Callable[..., Any], fields: dict[str, Any], text: str) -> None:
+@pytest.mark.parametrize(("make", "field", "values"), TYPES)
+def test_wrong_types_are_refused(make: Callable[..., Any], field: str, values: list[object]) -> None:
     """A wrong type is a ConfigTypeError that says which, and what would be right."""
-    with pytest.raises(ConfigTypeError, match=f"{text}.*: must be "):
-        make(**fields)
+    argument = {script: "script", function: "function", model: "model"}[make] if field == "source" else field
+    for value in values:
+        with pytest.raises(ConfigTypeError, match=f": {argument} = {re.escape(repr(value))}: must be "):
+            make(**{field: value})
 
 
-@pytest.mark.parametrize(
-    ("make", "fields", "text"),
-    [
-        (
-            script,
-            {"device": "GPU:1", "devices_per_node": 2},
-            "s: devices_per_node = 2: must be 1 with device = 'GPU:1'",
-        ),
-        (script, {"device": "GPU:1", "first_device": 2}, "s: first_device = 2: must be left out"),
-        (script, {"device": "GPU", "devices_per_node": 0}, "s: devices_per_node = 0"),
-        (script, {"device": "CPU", "devices_per_node": -1}, "s: devices_per_node = -1"),
-        (script, {"device": "CPU", "first_device": -1}, "s: first_device = -1"),
-        (script, {"device": "GPU", "devices_per_node": 100_001}, "s: devices_per_node = 100001"),
-        (script, {"device": "GPU", "first_device": 100_000}, "s: devices_per_node = 1: no device may be above"),
-        (script, {"name": ""}, "Script: name = ''"),
-        (script, {"name": "a\0"}, "Script: name = "),
-        (script, {"name": "\ud800"}, "Script: name = "),
-        (script, {"source": ""}, "s: script = ''"),
-        (function, {"source": ""}, "f: function = ''"),
-        (function, {"source": None}, "f: function = None"),
-        (model, {"source": b""}, "n: model = b''"),
-        (model, {"backend": "CAFFE"}, "n: backend = 'CAFFE': must be one of TORCH, ONNX, TF, TFLITE"),
-        (model, {"tag": "\0"}, "n: tag"),
-        (model, {"batch_size": -1}, "n: batch_size = -1"),
-        (model, {"min_batch_size": -1}, "n: min_batch_size = -1"),
-        (model, {"min_batch_timeout": -1}, "n: min_batch_timeout = -1"),
-        (model, {"batch_size": 2, "min_batch_size": 3}, "n: min_batch_size = 3: must not be more than batch_size = 2"),
-        (model, {"min_batch_size": 1}, "n: min_batch_size = 1: must not be more than batch_size = 0"),
-        (model, {"batch_size": 2, "min_batch_timeout": 10}, "n: min_batch_timeout = 10"),
-        (model, {"inputs": ""}, r"n: inputs\[0\] = ''"),
-        (model, {"outputs": ["a", ""]}, r"n: outputs\[1\] = ''"),
-    ],
-)
+def test_wrong_types_inside() -> None:
+    """Names must be text one by one, and a path must be text."""
+    with pytest.raises(ConfigTypeError, match=r"n: outputs\[1\] = 1"):
+        model(outputs=["a", 1])
+    with pytest.raises(ConfigTypeError, match="s: script_path = b'/x'"):
+        script(source=BytesPath())
+    with pytest.raises(ConfigTypeError, match="n: model_path = 5"):
+        Host().add_ml_model("n", "TF", model_path=5)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(("make", "fields", "text"), VALUES)
 def test_bad_values_are_refused(make: Callable[..., Any], fields: dict[str, Any], text: str) -> None:
     """A value that can never work is refused at once, with its field and its value."""
     with pytest.raises(ConfigError, match=text) as caught:
@@ -187,9 +181,6 @@ def test_errors_and_reprs_do_not_repeat_a_source() -> None:
         assert text not in repr(thing)
 
 
-# --- what is recorded
-
-
 @pytest.mark.parametrize("given", ["torch", "Onnx", "TF", "tflite", "TF-LITE", "tf-lite"])
 def test_backends(given: str) -> None:
     """All four backends in any case, one of them in two spellings."""
@@ -202,9 +193,7 @@ def test_sources_are_memory_or_path() -> None:
     assert type(model(source=memoryview(b"graph")).source) is bytes
     assert model(source=PurePosixPath("a/b.pb")).source == Path("a/b.pb")
     assert script(source=PurePosixPath("s.py")).source == Path("s.py")
-    assert script().source == TEXT
-    assert function().source is timestwo
-    assert function(source=TEXT).source == TEXT
+    assert (script().source, function(source=TEXT).source, function().source) == (TEXT, TEXT, timestwo)
 
 
 def test_names_of_inputs_and_outputs() -> None:
@@ -265,33 +254,14 @@ def test_all_arguments_of_a_model_arrive() -> None:
     )  # fmt: skip
 
 
-@pytest.mark.parametrize(
-    ("add", "text"),
-    [
-        (
-            lambda host: host.add_ml_model("n", "TF"),
-            "n: model_path = None: must be given if, and only if, model is not",
-        ),
-        (lambda host: host.add_ml_model("n", "TF", b"m", "/m"), "n: model_path = '/m'"),
-        (lambda host: host.add_ml_model("n", "TF", model_path=""), "n: model_path = ''"),
-        (lambda host: host.add_script("s"), "s: script_path = None: must be given if, and only if, script is not"),
-        (lambda host: host.add_script("s", TEXT, "/s.py"), "s: script_path = '/s.py'"),
-        (lambda host: host.add_function("f"), "f: function = None: must be given"),
-    ],
-)
-def test_exactly_one_source(add: Callable[[Host], None], text: str) -> None:
+@pytest.mark.parametrize(("method", "fields", "text"), SOURCES)
+def test_exactly_one_source(method: str, fields: dict[str, Any], text: str) -> None:
     """Neither and both are refused, instead of one of them winning, and nothing is added."""
     host = Host()
     with pytest.raises(ConfigError, match=text) as caught:
-        add(host)
+        getattr(host, method)("n", **fields)
     assert not isinstance(caught.value, ConfigTypeError)
     assert host.ml_objects == ()
-
-
-def test_path_of_a_wrong_type() -> None:
-    """A path must be text or path-like."""
-    with pytest.raises(ConfigTypeError, match="n: model_path = 5"):
-        Host().add_ml_model("n", "TF", model_path=5)  # type: ignore[arg-type]
 
 
 def test_prepared_objects() -> None:
@@ -302,13 +272,8 @@ def test_prepared_objects() -> None:
     host.add_function_object(function())
     host.add_object(script(name="t"))
     assert host.ml_objects == (model(), script(), function(), script(name="t"))
-    wrong: list[tuple[Callable[[Any], None], object]] = [
-        (host.add_ml_model_object, script()),
-        (host.add_script_object, function()),
-        (host.add_function_object, model()),
-        (host.add_object, "text"),
-    ]
-    for add, thing in wrong:
+    adders: list[Any] = [host.add_ml_model_object, host.add_script_object, host.add_function_object, host.add_object]
+    for add, thing in zip(adders, (script(), function(), model(), "text"), strict=True):
         with pytest.raises(ConfigTypeError, match=r"m: ML object = .* must be of type"):
             add(thing)
 
@@ -323,18 +288,7 @@ def test_same_object_again_is_nothing() -> None:
     assert host.ml_objects == (model(), function())
 
 
-@pytest.mark.parametrize(
-    ("first", "second", "key"),
-    [
-        (model(), model(source=b"other"), "n"),
-        (model(), script(name="n"), "n"),
-        (script(name="f"), function(), "f"),
-        (function(), function(source=lambda x: x), "f"),
-        (script(device="GPU"), script(device="CPU"), "s"),
-        (script(device="GPU"), model(name="s.GPU:0"), "s.GPU:0"),
-        (model(name="s.GPU:1"), script(device="GPU", devices_per_node=2), "s.GPU:1"),
-    ],
-)
+@pytest.mark.parametrize(("first", "second", "key"), CLASHES)
 def test_two_objects_under_one_key(first: Any, second: Any, key: str) -> None:
     """A different object under a key that is taken is refused, whatever its kind, and nothing changes."""
     host = Host()

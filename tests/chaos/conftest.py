@@ -1,0 +1,3 @@
+"""Fixtures of the integration tests serve here, too."""
+
+from tests.integration.conftest import exp as exp

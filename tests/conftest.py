@@ -1,0 +1,56 @@
+"""Fixtures for every kind of test."""
+
+import os
+import shutil
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+REQUIRE_ALL = os.environ.get("ASIM_REQUIRE_ALL") == "1"
+BACKENDS = [
+    pytest.param(("asyncio", {"use_uvloop": False}), id="asyncio"),
+    pytest.param(("asyncio", {"use_uvloop": True}), id="uvloop"),
+]
+
+
+def missing(what: str) -> None:
+    """Skip for a component that this machine lacks; where everything is required, that is a failure."""
+    if REQUIRE_ALL:
+        pytest.fail(f"ASIM_REQUIRE_ALL=1, but {what}", pytrace=False)
+    pytest.skip(what)
+
+
+@pytest.fixture(params=BACKENDS)
+def anyio_backend(request: pytest.FixtureRequest) -> object:
+    """Every async test runs on plain asyncio and on uvloop."""
+    return request.param
+
+
+@pytest.fixture(autouse=True)
+def no_blocking_calls(request: pytest.FixtureRequest) -> Iterator[None]:
+    """A blocking call in the event loop fails the test, unless it is the test's own."""
+    if "anyio_backend" not in request.fixturenames:
+        yield
+        return
+    from blockbuster import blockbuster_ctx
+
+    with blockbuster_ctx("asim") as blockbuster:
+        for function in ("os.stat", "os.access"):  # looking up an executable
+            blockbuster.functions[function].can_block_in("asim/experiment.py", "_which")
+        blockbuster.functions["os.getcwd"].can_block_in("asim/config.py", "from_env")
+        yield
+
+
+@pytest.fixture
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty current directory."""
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def find_tool(name: str) -> str | None:
+    """A program of the test environment: beside the interpreter, else in PATH."""
+    beside = Path(sys.executable).parent / name
+    return str(beside) if beside.exists() else shutil.which(name)
