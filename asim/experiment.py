@@ -14,7 +14,7 @@ from .config import Config
 from .entities import Ensemble, Entity, Model
 from .entities.names import check_name, check_text
 from .errors import AsimError, ConfigError, ConfigTypeError, MissingFileError, allowed
-from .launchers.base import KNOWN, Capabilities
+from .launchers.base import KNOWN, Capabilities, Launcher
 from .policies import Retry
 from .settings.base import RunSettings
 from .settings.batch import BatchSettings
@@ -46,7 +46,7 @@ class Experiment:
     :param name: also the name of its directory.
     :param exp_path: its directory; default ``<current directory>/<name>``. Created when it is first needed.
     :param launcher: "local", or "auto" for what this machine has. (The texts of slurm, pbs, pals, lsf and sge can be
-        previewed.)
+        previewed.) Or an object of your own, see :class:`asim.launchers.base.Launcher`.
     :param max_concurrent: how many jobs may run at once; the others wait in order. None: no limit, as coupled jobs may
         wait for each other.
     :param on_exit: what :meth:`aclose` does with jobs that still run: "stop" them, "wait" for them (if the body ended by
@@ -59,7 +59,7 @@ class Experiment:
         self,
         name: str,
         exp_path: str | os.PathLike[str] | None = None,
-        launcher: str = "local",
+        launcher: str | Launcher = "local",
         *,
         max_concurrent: int | None = None,
         on_exit: OnExit = "stop",
@@ -71,6 +71,7 @@ class Experiment:
             raise ConfigTypeError(allowed("exp_path", exp_path, "must be a path (str or os.PathLike)"))
         given = check_text("exp_path", os.fspath(exp_path)) if exp_path is not None else name
         self.exp_path = os.path.normpath(os.path.join(self.config.cwd, given or name))
+        self._own_launcher = launcher if not isinstance(launcher, str) else None
         self._capabilities = _capabilities(launcher)
         self._max_concurrent = _whole("max_concurrent", max_concurrent)
         if on_exit not in _ON_EXIT:
@@ -116,22 +117,27 @@ class Experiment:
         if self._closed and self._session is None:
             raise AsimError(f"experiment {self.name} is closed")
         if self._session is None:
-            from .launchers.local import LocalLauncher
-            from .runtime.journal import records_path
             from .runtime.session import Session
 
-            def make(token: str) -> LocalLauncher:
-                return LocalLauncher(
-                    self.config,
-                    run=token,
-                    records=records_path(self.exp_path, token),
-                    max_concurrent=self._max_concurrent,
-                    grace=self._grace,
-                    detach=self._on_exit == "detach",
-                )
-
-            self._session = Session(self.name, self.exp_path, self.config, self._capabilities, make, self._grace)
+            self._session = Session(
+                self.name, self.exp_path, self.config, self._capabilities, self._launcher, self._grace
+            )
         return self._session
+
+    def _launcher(self, token: str) -> Launcher:
+        if self._own_launcher is not None:
+            return self._own_launcher
+        from .launchers.local import LocalLauncher
+        from .runtime.journal import records_path
+
+        return LocalLauncher(
+            self.config,
+            run=token,
+            records=records_path(self.exp_path, token),
+            max_concurrent=self._max_concurrent,
+            grace=self._grace,
+            detach=self._on_exit == "detach",
+        )
 
     # -- making entities
 
@@ -177,7 +183,7 @@ class Experiment:
         if word.lower() == "auto":
             from .settings.select import candidates
 
-            words = candidates(self.launcher)
+            words = candidates(self.launcher) if self.launcher in KNOWN else ("",)
             return next((one for one in words if not one or self._which(one)), words[0] if words else "")
         if word and self._capabilities.local_programs and self._which(word) is None:
             raise MissingFileError(allowed("run_command", word, "no such executable file here or in PATH"))
@@ -521,9 +527,11 @@ async def _finish(group: JobGroup, kill_on_interrupt: bool) -> None:
         raise
 
 
-def _capabilities(launcher: str) -> Capabilities:
+def _capabilities(launcher: str | Launcher) -> Capabilities:
     if not isinstance(launcher, str):
-        raise ConfigTypeError(allowed("launcher", launcher, "must be a str"))
+        if not isinstance(getattr(launcher, "capabilities", None), Capabilities):
+            raise ConfigTypeError(allowed("launcher", launcher, "must be a str or a Launcher"))
+        return launcher.capabilities
     word = launcher.lower()
     if word in ("local", "auto"):
         return Capabilities(launcher="local", batch=False, local_programs=True)

@@ -203,7 +203,11 @@ class Session:
         if jobs:
             launcher = await self._opened()
             self.monitor.submitted(jobs)
-            await launcher.submit([(JobKey(job.key), job.spec) for job in jobs])
+            try:
+                await launcher.submit([(JobKey(job.key), job.spec) for job in jobs])
+            except AsimError as exc:
+                self.monitor.refused(jobs, f"could not be submitted: {exc}")
+                raise
 
     async def _submit(self, jobs: Sequence[Job]) -> None:
         """Jobs that waited (for others, or after a failure) and may go now."""
@@ -212,8 +216,8 @@ class Session:
             if again:
                 await self._journal(again)
             await self._hand_over([job for job in jobs if not job.status.terminal])
-        except (AgentError, FileActionError) as exc:
-            self.monitor.submitted(jobs)
+        except AsimError as exc:
+            self.monitor.submitted([job for job in jobs if not job.status.terminal])
             self.monitor.refused(jobs, f"could not be submitted: {exc}")
 
     async def _cancel(self, keys: Sequence[JobKey]) -> None:

@@ -1,0 +1,176 @@
+"""What every launcher and every host must do. Derive a test class, give it the fixtures, and run it with pytest.
+
+class TestMine(LauncherContract):
+    @pytest.fixture
+    def launcher(self): return MyLauncher(...)
+
+    @pytest.fixture
+    def spec(self, tmp_path): ...   # (name, kind) -> JobSpec; kinds: "true", "fail" (exit code 3), "long"
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import anyio
+import pytest
+
+from ..agent.protocol import ProcessSpec
+from ..errors import AsimError, FileActionError
+from ..launchers.base import JobKey, JobStatus, Launcher
+from ..plan import JobSpec
+from ..status import JobState
+from ..transport.connection import Host
+
+Spec = Callable[[str, str], JobSpec]
+
+
+class Evidence:
+    """A sink that can be waited on."""
+
+    def __init__(self) -> None:
+        self.of: dict[JobKey, list[JobStatus]] = {}
+        self.lost: list[AsimError] = []
+        self._news = anyio.Event()
+
+    def __call__(self, news: Any) -> None:
+        for key, status in news:
+            self.of.setdefault(key, []).append(status)
+        self._news.set()
+
+    async def until(self, condition: Callable[[], bool], deadline: float = 10) -> None:
+        """Wait until the evidence is such."""
+        with anyio.fail_after(deadline):
+            while not condition():
+                self._news = anyio.Event()
+                await self._news.wait()
+
+    def states(self, key: JobKey) -> list[JobState]:
+        """The states of one job, in order."""
+        return [status.state for status in self.of.get(key, [])]
+
+    def ended(self, *keys: JobKey) -> bool:
+        """Whether all these have a terminal state."""
+        return all(self.states(key) and self.states(key)[-1].terminal for key in keys)
+
+
+@pytest.mark.anyio
+class LauncherContract:
+    """Fixtures to give: ``launcher`` and ``spec`` (see the module)."""
+
+    @pytest.fixture
+    async def evidence(self, launcher: Launcher) -> Any:
+        """An opened launcher's evidence; closed afterwards."""
+        evidence = Evidence()
+        await launcher.open(evidence, evidence.lost.append)
+        yield evidence
+        await launcher.close([])
+        assert evidence.lost == []
+
+    async def test_each_job_runs_and_ends_once(self, launcher: Launcher, evidence: Evidence, spec: Spec) -> None:
+        """RUNNING, then exactly one terminal state with the exit code, for every key; times do not go back."""
+        keys = [JobKey(number) for number in range(1, 21)]
+        await launcher.submit([(key, spec(f"j{key}", "true" if key % 2 else "fail")) for key in keys])
+        await evidence.until(lambda: evidence.ended(*keys))
+        for key in keys:
+            end = JobState.COMPLETED if key % 2 else JobState.FAILED
+            assert evidence.states(key) == [JobState.RUNNING, end]
+            assert evidence.of[key][-1].code == (0 if key % 2 else 3)
+            assert evidence.of[key][0].time <= evidence.of[key][1].time
+
+    async def test_cancel_ends_running_jobs(self, launcher: Launcher, evidence: Evidence, spec: Spec) -> None:
+        """A cancelled job is CANCELLED; the others go on."""
+        one, two = JobKey(1), JobKey(2)
+        await launcher.submit([(one, spec("one", "long")), (two, spec("two", "long"))])
+        await evidence.until(lambda: all(evidence.states(key) == [JobState.RUNNING] for key in (one, two)))
+        await launcher.cancel([one], 1.0)
+        await evidence.until(lambda: evidence.ended(one))
+        assert evidence.states(one)[-1] is JobState.CANCELLED and not evidence.ended(two)
+
+    async def test_cancel_right_after_submit(self, launcher: Launcher, evidence: Evidence, spec: Spec) -> None:
+        """A job that was cancelled before it could start still ends, once."""
+        await launcher.submit([(JobKey(1), spec("one", "long"))])
+        await launcher.cancel([JobKey(1)], 1.0)
+        await evidence.until(lambda: evidence.ended(JobKey(1)))
+        assert evidence.states(JobKey(1)).count(JobState.CANCELLED) == 1
+
+    async def test_cancel_of_the_unknown_and_the_ended_is_harmless(
+        self, launcher: Launcher, evidence: Evidence, spec: Spec
+    ) -> None:
+        """Cancelling what is not there, or no more, changes nothing."""
+        await launcher.submit([(JobKey(1), spec("one", "true"))])
+        await evidence.until(lambda: evidence.ended(JobKey(1)))
+        await launcher.cancel([JobKey(1), JobKey(99)], 1.0)
+        await launcher.submit([(JobKey(2), spec("two", "true"))])
+        await evidence.until(lambda: evidence.ended(JobKey(2)))
+        assert evidence.states(JobKey(1)) == [JobState.RUNNING, JobState.COMPLETED] and JobKey(99) not in evidence.of
+
+    async def test_close_stops_what_runs(self, launcher: Launcher, evidence: Evidence, spec: Spec) -> None:
+        """When close returns, every job has ended and was reported."""
+        await launcher.submit([(JobKey(1), spec("one", "long")), (JobKey(2), spec("two", "long"))])
+        await evidence.until(lambda: evidence.states(JobKey(2)) == [JobState.RUNNING])
+        await launcher.close([])
+        await evidence.until(lambda: evidence.ended(JobKey(1), JobKey(2)))
+
+    async def test_nothing_to_do_is_fine(self, launcher: Launcher, evidence: Evidence) -> None:
+        """Empty lists are allowed everywhere."""
+        await launcher.submit([])
+        await launcher.cancel([], 1.0)
+        await launcher.poll([])
+        await launcher.files([])
+        assert evidence.of == {}
+
+
+@pytest.mark.anyio
+class HostContract:
+    """Fixtures to give: ``host`` (a :class:`~asim.transport.connection.Host`) and ``news``, the list of its rows."""
+
+    async def test_files_are_done_in_order_when_files_returns(self, host: Host, tmp_path: Path) -> None:
+        """Every verb does what its name says."""
+        (tmp_path / "source").write_bytes(b"\x00\xff")
+        await host.files(
+            [
+                ("mkdirs", f"{tmp_path}/a/b"),
+                ("mkdir", f"{tmp_path}/a/c"),
+                ("write", f"{tmp_path}/a/w", "t\udcffxt"),
+                ("append", f"{tmp_path}/a/w", "!"),
+                ("template", "origin", 0, ["x=", "T", ";"]),
+                ("render", f"{tmp_path}/a/r", 0, ["5"], 0o640),
+                ("copy", f"{tmp_path}/a/copy", f"{tmp_path}/source"),
+                ("symlink", f"{tmp_path}/a/link", "w"),
+                ("rename", f"{tmp_path}/z", f"{tmp_path}/a"),
+                ("remove", f"{tmp_path}/z/b"),
+                ("remove", f"{tmp_path}/never-there"),
+            ]
+        )
+        assert (tmp_path / "z/w").read_bytes() == b"t\xffxt!" and (tmp_path / "z/r").read_text() == "x=5;"
+        assert (tmp_path / "z/copy").read_bytes() == b"\x00\xff" and (tmp_path / "z/link").is_symlink()
+        assert sorted(entry.name for entry in (tmp_path / "z").iterdir()) == ["c", "copy", "link", "r", "w"]
+
+    async def test_the_first_error_ends_a_batch(self, host: Host, tmp_path: Path) -> None:
+        """The error names the path; nothing after it is done, also when the batch is long; the next batch works."""
+        many = [("mkdir", f"{tmp_path}/later{number}") for number in range(1000)]
+        with pytest.raises(FileActionError, match=f"{tmp_path}/no/x") as caught:
+            await host.files([("mkdir", f"{tmp_path}/first"), ("mkdir", f"{tmp_path}/no/x"), *many])
+        assert caught.value.errno == 2
+        await host.files([("mkdir", f"{tmp_path}/next")])
+        assert sorted(entry.name for entry in tmp_path.iterdir()) == ["first", "next"]
+
+    async def test_processes_start_and_their_ends_come_back(self, host: Host, news: list[Any], tmp_path: Path) -> None:
+        """Two hundred processes: one start and one end each."""
+        with anyio.fail_after(20):
+            await host.spawn(
+                ProcessSpec(
+                    key=key,
+                    argv=("/bin/true",),
+                    cwd=str(tmp_path),
+                    stdout=f"{tmp_path}/{key}o",
+                    stderr=f"{tmp_path}/{key}e",
+                )
+                for key in range(1, 201)
+            )
+            while sum(row[1] == "end" for row in news) < 200:
+                await anyio.sleep(0.005)
+        assert sorted(row[0] for row in news if row[1] == "end" and row[3] == 0) == list(range(1, 201))
