@@ -40,6 +40,12 @@ BACK_OFF = (errno.EAGAIN, errno.EMFILE, errno.ENFILE, errno.ENOMEM)
 STARVED = 60.0  # seconds of such errors, with nothing of ours running, before a job is given up
 
 
+def duration(seconds):
+    if not 0 <= float(seconds) < 1e9:
+        raise ProtocolError("%r is no duration" % (seconds,))
+    return float(seconds)
+
+
 class Job:
     """One process: what was asked, and how far it has come. ``end`` is its news row, held back until all of it is gone."""
 
@@ -181,7 +187,9 @@ class Agent:
     def on_hello(self, version, options):
         if version != VERSION:
             raise ProtocolError("protocol version %r; this agent speaks %d" % (version, VERSION))
-        self.run, self.cap, self.grace = str(options["run"]), options["cap"], float(options["grace"])
+        self.run, self.cap, self.grace = str(options["run"]), options["cap"], duration(options["grace"])
+        if b"\0" in raw(options["records"]):
+            raise ProtocolError("the name of the records file has a NUL in it")
         self.detach_on_eof, self.records = options["on_eof"] == "detach", raw(options["records"])
 
     def on_spawn(self, batch):
@@ -190,7 +198,7 @@ class Agent:
         for key, argv, env, cwd, out, err, limit in batch["jobs"]:
             if type(key) is not int or key in self.jobs or not argvs[argv]:
                 raise ProtocolError("job %r: not a number, here already, or without argv" % (key,))
-            limit = None if limit is None else float(limit)
+            limit = None if limit is None else duration(limit)
             job = self.jobs[key] = Job(key, argvs[argv], envs[env], raw(cwd), raw(out), raw(err), limit)
             self.queue.append(job)
 
@@ -204,7 +212,7 @@ class Agent:
         return env
 
     def on_stop(self, keys, grace):
-        self.stop([self.jobs[key] for key in keys if key in self.jobs], "stop", float(grace))
+        self.stop([self.jobs[key] for key in keys if key in self.jobs], "stop", duration(grace))
 
     def on_files(self, number, actions, last):
         batch = self.batches.setdefault(number, Files())

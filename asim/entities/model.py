@@ -11,7 +11,7 @@ from ..policies import Retry
 from ..settings.base import RunSettings
 from ..settings.batch import BatchSettings
 from ..units import Seconds
-from ..values import format_argument, normalise_params, render
+from ..values import check_params, format_argument, normalise_params, render
 from .base import Entity, register_once
 from .colocation import ColocatedDB, Colocation
 from .files import NO_FILES, EntityFiles, Paths
@@ -68,8 +68,8 @@ class Model(Entity, MLObjects, Colocation):
             raise ConfigTypeError(allowed(f"{name}: run_settings", run_settings, "must be run settings"))
         if batch_settings is not None and not isinstance(batch_settings, BatchSettings):
             raise ConfigTypeError(allowed(f"{name}: batch_settings", batch_settings, "must be batch settings"))
-        self.params: dict[str, object]
-        self.params, self.params_as_args = normalise_params(name, params, params_as_args)
+        merged, self.params_as_args = normalise_params(name, params, params_as_args)
+        self.params: dict[str, object] = check_params(name, merged)
         self._settings, self._owns_settings = run_settings, True
         self.batch_settings = batch_settings
         self.files: EntityFiles = NO_FILES

@@ -1,0 +1,154 @@
+"""Feeds broken frames to real agents: `python -m tests.fuzz_agent [SECONDS] [SEED]`. A short run is part of the tests.
+
+An agent must end cleanly whatever it is sent: exit code 0, nothing on stderr, every frame of its own well formed, and no
+process of its left.
+"""
+
+import json
+import random
+import socket
+import struct
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+AGENT = Path(__file__).parent.parent / "asim" / "agent"
+RUN = "import sys; sys.path.insert(0, sys.argv.pop(1)); from main import main; main(sys.argv[1:])"
+SCALARS = [
+    None,
+    True,
+    0,
+    -1,
+    1 << 70,
+    1.5,
+    float("nan"),
+    "",
+    "x",
+    "/",
+    "\0",
+    "\udcff",
+    "\ud800",
+    "../..",
+    [],
+    {},
+    [[]],
+    {"a": 1},
+]
+
+
+def frame(message: object) -> bytes:
+    """A well-formed frame."""
+    body = json.dumps(message).encode()
+    return struct.pack("!I", len(body)) + body
+
+
+def hello(place: str) -> list[Any]:
+    """A good introduction."""
+    return ["hello", 1, {"run": "fuzz", "cap": 4, "grace": 0.2, "records": f"{place}/records", "on_eof": "stop"}]
+
+
+def good_messages(place: str) -> list[list[Any]]:
+    """Messages that an agent accepts."""
+    job = [1, 0, 0, place, f"{place}/o", f"{place}/e", None]
+    return [
+        ["spawn", {"argv": [["/bin/true"]], "env": [[["A", "b"], ["C", None]]], "jobs": [job, [2, *job[1:]]]}],
+        ["spawn", {"argv": [["/bin/sleep", "1"]], "env": [[]], "jobs": [[3, *job[1:6], 0.05], [4, *job[1:]]]}],
+        ["files", 1, [["mkdirs", f"{place}/d/e"], ["write", f"{place}/d/w", "x"], ["remove", f"{place}/d"]], True],
+        ["files", 2, [["template", "o", 0, ["a", "T", "b"]], ["render", f"{place}/r", 0, ["1"], 420]], False],
+        ["stop", [1, 4], 0.1],
+        ["bye", [1]],
+        ["bye", "all"],
+    ]
+
+
+def mutate(rng: random.Random, value: Any) -> Any:
+    """``value`` with something in it replaced, dropped or doubled. Paths stay inside the test's directory."""
+    if rng.random() < 0.15:
+        return rng.choice(SCALARS)
+    if isinstance(value, list) and value:
+        items, index = list(value), rng.randrange(len(value))
+        how = rng.random()
+        if how < 0.6:
+            items[index] = mutate(rng, items[index])
+        elif how < 0.8:
+            del items[index]
+        else:
+            items.append(items[index])
+        return items
+    if isinstance(value, dict) and value:
+        key = rng.choice(list(value))
+        return {**value, key: mutate(rng, value[key])}
+    return rng.choice(SCALARS)
+
+
+def script(rng: random.Random, place: str) -> bytes:
+    """What one driver sends: some good messages, mostly one bad one, in odd pieces or cut off."""
+    messages = [hello(place)] if rng.random() < 0.9 else []
+    messages += rng.sample(good_messages(place), rng.randrange(3))
+    data = b"".join(map(frame, messages))
+    how = rng.random()
+    if how < 0.7:
+        data += frame(mutate(rng, rng.choice([hello(place), *good_messages(place)])))
+    elif how < 0.8:
+        data += rng.randbytes(rng.randrange(1, 64))
+    elif how < 0.9:
+        data += struct.pack("!I", rng.choice([1, 5, 1 << 20, 0xFFFFFFFF])) + rng.choice(
+            [b"[", b"[]", b"nul", b"\xff\xfe"]
+        )
+    else:
+        data += frame(rng.choice(SCALARS))
+    return data if rng.random() < 0.8 else data[: rng.randrange(len(data) + 1)]
+
+
+def one(rng: random.Random, place: str) -> None:
+    """One agent, one script. Raises AssertionError with what was sent when the agent misbehaves."""
+    data = script(rng, place)
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        child = subprocess.Popen(
+            [sys.executable, "-I", "-S", "-E", "-c", RUN, str(AGENT), str(theirs.fileno())],
+            pass_fds=[theirs.fileno()],
+            stderr=subprocess.PIPE,
+            cwd=place,
+            start_new_session=True,
+        )
+        theirs.close()
+        try:
+            for start in range(0, len(data), 4096):
+                ours.sendall(data[start : start + 4096])
+            ours.shutdown(socket.SHUT_WR)
+        except OSError:
+            pass  # it has given up already
+        answer = bytearray()
+        try:
+            while piece := ours.recv(65536):
+                answer += piece
+        except ConnectionResetError:
+            pass
+        errors = child.communicate(timeout=20)[1]
+    assert (child.returncode, errors) == (0, b""), (data, errors.decode())
+    while answer:
+        (size,) = struct.unpack_from("!I", answer)
+        message = json.loads(answer[4 : 4 + size])
+        assert message[0] in ("ready", "news", "files", "fatal"), (data, message)
+        del answer[: 4 + size]
+
+
+def main(seconds: float, seed: int) -> int:
+    """Fuzz for so long; returns how many agents were tried."""
+    rng, until, count = random.Random(seed), time.monotonic() + seconds, 0
+    while time.monotonic() < until:
+        with tempfile.TemporaryDirectory() as place:
+            one(rng, place)
+        count += 1
+    return count
+
+
+if __name__ == "__main__":
+    arguments = [float(word) for word in sys.argv[1:]] or [60.0]
+    chosen = int(arguments[1]) if arguments[1:] else random.SystemRandom().randrange(1 << 30)
+    print(f"seed {chosen}", flush=True)
+    print(f"{main(arguments[0], chosen)} agents ended cleanly")
