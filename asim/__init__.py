@@ -31,8 +31,8 @@ if _TYPE_CHECKING:
     from .policies import Retry as Retry
     from .runtime.events import EventStream as EventStream
     from .runtime.events import JobEvent as JobEvent
+    from .runtime.group import JobGroup as JobGroup
     from .runtime.job import Job as Job
-    from .runtime.job import JobGroup as JobGroup
     from .settings.aprun import AprunSettings as AprunSettings
     from .settings.base import RunSettings as RunSettings
     from .settings.batch import BatchSettings as BatchSettings
@@ -65,7 +65,8 @@ __all__, __getattr__ = _exports(
         ".launchers.base": "Usage",
         ".policies": "Retry",
         ".runtime.events": "EventStream JobEvent",
-        ".runtime.job": "Job JobGroup",
+        ".runtime.group": "JobGroup",
+        ".runtime.job": "Job",
         ".settings.container": "Apptainer Container Singularity",
         ".settings.aprun": "AprunSettings",
         ".settings.batch": "BatchSettings",

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import os
-import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
@@ -13,21 +12,18 @@ from typing import TYPE_CHECKING, Any, Literal, Self, overload
 from .config import Config
 from .entities import Ensemble, Entity, Model
 from .entities.names import check_name, check_text
-from .errors import AsimError, ConfigError, ConfigTypeError, MissingFileError, allowed
-from .launchers.base import KNOWN, Capabilities, Launcher
-from .policies import Retry
-from .settings.base import RunSettings
-from .settings.batch import BatchSettings
-from .settings.container import Container
+from .errors import AsimError, ConfigError, ConfigTypeError, allowed
+from .factories import Factories, capabilities_of
+from .launchers.base import Launcher
 from .status import JobState
-from .strategies import Strategy
 from .tables import table
 from .units import Seconds, seconds
 
 if TYPE_CHECKING:
     from .plan import LaunchPlan
     from .runtime.events import EventStream
-    from .runtime.job import Job, JobGroup
+    from .runtime.group import JobGroup
+    from .runtime.job import Job
     from .runtime.session import OnExit, Session
 
 LOG = logging.getLogger("asim")
@@ -37,7 +33,7 @@ _ON_EXIT = ("stop", "wait", "detach")
 Params = Mapping[str, object] | str | Sequence[str] | None
 
 
-class Experiment:
+class Experiment(Factories):
     """One study: a name, a directory, a launcher, and everything that was started in it.
 
     Use it as ``async with Experiment(...) as exp``, or create it and ``await exp.aclose()`` at the end. It may be
@@ -72,7 +68,7 @@ class Experiment:
         given = check_text("exp_path", os.fspath(exp_path)) if exp_path is not None else name
         self.exp_path = os.path.normpath(os.path.join(self.config.cwd, given or name))
         self._own_launcher = launcher if not isinstance(launcher, str) else None
-        self._capabilities = _capabilities(launcher)
+        self._capabilities = capabilities_of(launcher)
         self._max_concurrent = _whole("max_concurrent", max_concurrent)
         if on_exit not in _ON_EXIT:
             raise ConfigError(allowed("on_exit", on_exit, f"must be one of {', '.join(_ON_EXIT)}"))
@@ -80,12 +76,6 @@ class Experiment:
         self._grace = 0.0 if stop_grace == 0 else seconds("stop_grace", stop_grace) or 0.0
         self._session: Session | None = None
         self._closed = False
-        self._numbers = 0
-
-    @property
-    def launcher(self) -> str:
-        """The launcher's name."""
-        return self._capabilities.launcher
 
     # -- life
 
@@ -138,160 +128,6 @@ class Experiment:
             grace=self._grace,
             detach=self._on_exit == "detach",
         )
-
-    # -- making entities
-
-    def create_run_settings(
-        self,
-        exe: str | os.PathLike[str],
-        exe_args: str | Sequence[str] | None = None,
-        run_command: str = "auto",
-        run_args: Mapping[str, Any] | None = None,
-        env_vars: Mapping[str, Any] | None = None,
-        container: Container | None = None,
-        **kwargs: Any,
-    ) -> RunSettings:
-        """What a model runs, in the words of a run command.
-
-        :param exe: executable: a word that is looked for in ``PATH``, or a path.
-        :param exe_args: its arguments; a str is split at blanks, a list is taken as it is.
-        :param run_command: "auto": the first that this launcher's machine has (local: none); "" for none; or e.g.
-            "mpiexec". A word asim does not know is used literally with ``run_args``.
-        :param run_args: arguments of the run command.
-        :param env_vars: environment variables.
-        :param container: e.g. a :class:`~asim.Singularity`.
-        :param kwargs: ``timeout``, ``retries``, and what the settings class of the run command takes.
-        :raises MissingFileError: the executable or the run command does not exist on this machine.
-        :raises ConfigError: anything else that could not work.
-        """
-        from .settings.select import run_settings_class
-
-        command = self._run_command(run_command)
-        kind = run_settings_class(self.launcher, command)
-        if kind is RunSettings:  # the others have a run command of their own
-            kwargs["run_command"] = command
-        settings = kind(exe, exe_args, run_args=run_args, env_vars=env_vars, container=container, **kwargs)
-        if kind is not RunSettings and "/" in command:
-            settings.run_command = command
-        if self._capabilities.local_programs and container is None and self._which(settings.exe) is None:
-            raise MissingFileError(allowed("exe", settings.exe, "no such executable file here or in PATH"))
-        return settings
-
-    def _run_command(self, word: str) -> str:
-        if not isinstance(word, str):
-            raise ConfigTypeError(allowed("run_command", word, "must be a str"))
-        if word.lower() == "auto":
-            from .settings.select import candidates
-
-            words = candidates(self.launcher) if self.launcher in KNOWN else ("",)
-            return next((one for one in words if not one or self._which(one)), words[0] if words else "")
-        if word and self._capabilities.local_programs and self._which(word) is None:
-            raise MissingFileError(allowed("run_command", word, "no such executable file here or in PATH"))
-        return word
-
-    def _which(self, word: str) -> str | None:
-        path = os.path.join(self.config.cwd, word) if "/" in word else word
-        return shutil.which(path, path=self.config.search_path)
-
-    def create_batch_settings(
-        self,
-        nodes: int = 1,
-        time: str = "",
-        queue: str = "",
-        account: str = "",
-        batch_args: Mapping[str, Any] | None = None,
-        **kwargs: Any,
-    ) -> BatchSettings:
-        """What a scheduler is asked for.
-
-        :param nodes: number of nodes.
-        :param time: walltime ``HH:MM:SS``.
-        :param queue: queue or partition.
-        :param account: account or project.
-        :param batch_args: further arguments of the submit command.
-        :raises UnsupportedError: this launcher has no batch jobs.
-        """
-        from .settings.select import batch_settings_class
-
-        kind = batch_settings_class(self.launcher)
-        words = {"nodes": nodes, "time": time, "queue": queue, "account": account}
-        given: dict[str, Any] = {key: value for key, value in words.items() if value}
-        return kind(batch_args=batch_args, **given, **kwargs)
-
-    def create_model(
-        self,
-        name: str,
-        run_settings: RunSettings,
-        params: Params = None,
-        path: str | os.PathLike[str] | None = None,
-        enable_key_prefixing: bool = True,
-        batch_settings: BatchSettings | None = None,
-        *,
-        params_as_args: Params = None,
-        timeout: Seconds | None = None,
-        retries: int | Retry | None = None,
-    ) -> Model:
-        """One simulation or application; see :class:`~asim.Model`."""
-        return Model(
-            name,
-            params,
-            run_settings,
-            path,
-            params_as_args,
-            batch_settings,
-            enable_key_prefixing=enable_key_prefixing,
-            timeout=timeout,
-            retries=retries,
-        )
-
-    def create_ensemble(
-        self,
-        name: str | BatchSettings | None = None,
-        params: Params = None,
-        batch_settings: BatchSettings | None = None,
-        run_settings: RunSettings | None = None,
-        replicas: int | None = None,
-        perm_strategy: str | Strategy | None = None,
-        path: str | os.PathLike[str] | None = None,
-        *,
-        perm_strat: str | Strategy | None = None,
-        params_as_args: Params = None,
-        n_models: int | None = None,
-        seed: int | None = None,
-        fail_fast: bool = False,
-        timeout: Seconds | None = None,
-        retries: int | Retry | None = None,
-    ) -> Ensemble:
-        """Many models; see :class:`~asim.Ensemble`.
-
-        :param name: default "ensemble", "ensemble_1" …; batch settings may stand here, in SmartSim's short form.
-        :param perm_strategy: also spelled ``perm_strat``.
-        """
-        if isinstance(name, BatchSettings):
-            if batch_settings is not None:
-                raise ConfigError(allowed("batch_settings", batch_settings, "was given already, as the first argument"))
-            name, batch_settings = None, name
-        if perm_strategy is not None and perm_strat is not None and perm_strategy is not perm_strat:
-            raise ConfigError(allowed("perm_strat", perm_strat, "is another word for perm_strategy; give one of them"))
-        return Ensemble(
-            self._next_name() if name is None else name,
-            params,
-            path,
-            params_as_args,
-            batch_settings,
-            run_settings,
-            perm_strategy or perm_strat or "all_perm",
-            replicas=replicas,
-            n_models=n_models,
-            seed=seed,
-            fail_fast=fail_fast,
-            timeout=timeout,
-            retries=retries,
-        )
-
-    def _next_name(self) -> str:
-        number, self._numbers = self._numbers, self._numbers + 1
-        return f"ensemble_{number}" if number else "ensemble"
 
     # -- doing
 
@@ -394,6 +230,7 @@ class Experiment:
         :returns: the plan itself.
         """
         from .preview import as_text, check_options
+        from .runtime.files import write_new
 
         check_options(verbosity_level, output_format)
         plan = await self._runtime().plan_start(entities)
@@ -403,7 +240,7 @@ class Experiment:
         else:
             from anyio import to_thread
 
-            await to_thread.run_sync(_write_new, Path(self.config.cwd, output_filename), text)
+            await to_thread.run_sync(write_new, Path(self.config.cwd, output_filename), text)
         return plan
 
     # -- looking and waiting
@@ -442,7 +279,7 @@ class Experiment:
         :param timeout: seconds; the jobs go on when it is over.
         :raises TimeoutError: not all have ended by then.
         """
-        from .runtime.job import JobGroup
+        from .runtime.group import JobGroup
 
         session = self._runtime()
         jobs = self._jobs(entities) if entities else list(session.monitor.latest.values())
@@ -475,7 +312,7 @@ class Experiment:
             raise
 
     async def _current(self) -> JobGroup:
-        from .runtime.job import JobGroup
+        from .runtime.group import JobGroup
 
         session = self._runtime()
         return JobGroup(list(session.monitor.latest.values()), session)
@@ -527,19 +364,6 @@ async def _finish(group: JobGroup, kill_on_interrupt: bool) -> None:
         raise
 
 
-def _capabilities(launcher: str | Launcher) -> Capabilities:
-    if not isinstance(launcher, str):
-        if not isinstance(getattr(launcher, "capabilities", None), Capabilities):
-            raise ConfigTypeError(allowed("launcher", launcher, "must be a str or a Launcher"))
-        return launcher.capabilities
-    word = launcher.lower()
-    if word in ("local", "auto"):
-        return Capabilities(launcher="local", batch=False, local_programs=True)
-    if word not in KNOWN:
-        raise ConfigError(allowed("launcher", launcher, f"must be auto or one of {', '.join(KNOWN)}"))
-    return Capabilities(launcher=word, batch=True, starts=False)
-
-
 def _whole(field: str, value: int | None) -> int | None:
     if value is None:
         return None
@@ -548,15 +372,3 @@ def _whole(field: str, value: int | None) -> int | None:
     if value < 1:
         raise ConfigError(allowed(field, value, "must be 1 or more, or None"))
     return value
-
-
-def _write_new(path: Path, text: str) -> None:
-    target, number = path, 0
-    while True:
-        try:
-            with target.open("x") as file:
-                file.write(text)
-            return
-        except FileExistsError:
-            number += 1
-            target = path.with_name(f"{path.stem}_{number:02d}{path.suffix}")

@@ -29,8 +29,8 @@ import sys
 import time
 
 from files import Files
-from processes import adopt_orphans, explain, marker, processes, rescue, send, stamp, start
-from stream import ProtocolError, Stream, dumps, pack
+from processes import Job, adopt_orphans, explain, processes, rescue, send, stamp, start, strays
+from stream import ProtocolError, Stream, dumps, duration, pack
 from text import raw
 
 VERSION = 1
@@ -38,23 +38,6 @@ SLICE = 0.005  # seconds of work between two looks at the stream and at exits
 GIVE_UP = 5.0  # seconds after SIGKILL before an unkillable process (or a foreign zombie) is no longer waited for
 BACK_OFF = (errno.EAGAIN, errno.EMFILE, errno.ENFILE, errno.ENOMEM)
 STARVED = 60.0  # seconds of such errors, with nothing of ours running, before a job is given up
-
-
-def duration(seconds):
-    if not 0 <= float(seconds) < 1e9:
-        raise ProtocolError("%r is no duration" % (seconds,))
-    return float(seconds)
-
-
-class Job:
-    """One process: what was asked, and how far it has come. ``end`` is its news row, held back until all of it is gone."""
-
-    __slots__ = ("argv", "cwd", "end", "env", "err", "extras", "key", "kill_at", "killed", "limit", "out", "pid", "why")
-
-    def __init__(self, key, argv, env, cwd, out, err, limit):
-        self.key, self.argv, self.env, self.cwd, self.out, self.err, self.limit = key, argv, env, cwd, out, err, limit
-        self.pid = self.why = self.kill_at = self.end = None
-        self.killed, self.extras = False, {}
 
 
 class Agent:
@@ -332,9 +315,9 @@ class Agent:
             if not job.pid and not job.why:
                 job.why = why
                 self.finish(job, [job.key, "end", time.time(), None, why, None])
-        strays = self.strays(live)
+        found = strays(live, self.run)
         for job in live:
-            job.why, job.kill_at, job.extras = why, time.monotonic() + grace, strays.get(job.pid, {})
+            job.why, job.kill_at, job.extras = why, time.monotonic() + grace, found.get(job.pid, {})
             self.stopping[job.key] = job
             self.signal(job, signal.SIGTERM if grace > 0 else signal.SIGKILL)
 
@@ -344,22 +327,6 @@ class Agent:
             send(pid, signal.SIGCONT)
         send(job.pid, number, group=True)
         send(job.pid, signal.SIGCONT, group=True)
-
-    def strays(self, jobs):
-        """Leader -> {pid: stamp} of the processes that belong to these jobs but are not in the leader's group."""
-        table, leaders, found = processes() if jobs else {}, {job.pid: job for job in jobs}, {}
-        for pid, (parent, group, session, when) in table.items():
-            if group in leaders:
-                continue
-            owner, above = session if session in leaders else None, parent
-            while owner is None and above in table and above != os.getpid():
-                owner, above = above if above in leaders else None, table[above][0]
-            if owner is None and above == os.getpid():
-                name = marker(pid)
-                owner = next((job.pid for job in jobs if name == raw("%s.%d" % (self.run, job.key))), None)
-            if owner is not None:
-                found.setdefault(owner, {})[pid] = when
-        return found
 
     def gone(self, job):
         job.extras = {pid: when for pid, when in job.extras.items() if stamp(pid) == when}
@@ -373,14 +340,14 @@ class Agent:
         if late:
             self.stop([job for job in late if job], "timeout", self.grace)
         due = [job for job in self.stopping.values() if job.kill_at <= now]
-        strays = self.strays([job for job in due if not job.killed])
+        found = strays([job for job in due if not job.killed], self.run)
         for job in due:
             if job.killed:  # unkillable, or zombies that a stranger does not reap
                 self.running.pop(job.pid, None)
                 self.finish(job, job.end or [job.key, "end", time.time(), None, job.why, None])
             else:
                 job.killed, job.kill_at = True, now + GIVE_UP
-                job.extras.update(strays.get(job.pid, {}))
+                job.extras.update(found.get(job.pid, {}))
                 self.signal(job, signal.SIGKILL)
 
     def sweep(self):

@@ -7,13 +7,15 @@ import stat
 import sys
 import time
 
-from text import text
+from text import raw, text
 
 LINUX = sys.platform.startswith("linux")
 RESET = [signal.SIGINT, signal.SIGHUP, signal.SIGPIPE, signal.SIGXFSZ, signal.SIGTERM, signal.SIGCHLD, signal.SIGQUIT]
 
 
 class Job:
+    """One process: what was asked, and how far it has come. ``end`` is its news row, held back until all of it is gone."""
+
     __slots__ = ("argv", "cwd", "end", "env", "err", "extras", "key", "kill_at", "killed", "limit", "out", "pid", "why")
 
     def __init__(self, key, argv, env, cwd, out, err, limit):
@@ -138,6 +140,23 @@ def adopt_orphans():
         return LINUX and ctypes.CDLL(None).prctl(36, 1, 0, 0, 0) == 0
     except (ImportError, OSError, AttributeError):
         return False
+
+
+def strays(jobs, run):
+    """Leader -> {pid: stamp} of the processes that belong to these jobs but are not in the leader's group."""
+    table, leaders, found = processes() if jobs else {}, {job.pid: job for job in jobs}, {}
+    for pid, (parent, group, session, when) in table.items():
+        if group in leaders:
+            continue
+        owner, above = session if session in leaders else None, parent
+        while owner is None and above in table and above != os.getpid():
+            owner, above = above if above in leaders else None, table[above][0]
+        if owner is None and above == os.getpid():  # an orphan that was handed to us: it still carries its job's mark
+            name = marker(pid)
+            owner = next((job.pid for job in jobs if name == raw("%s.%d" % (run, job.key))), None)
+        if owner is not None:
+            found.setdefault(owner, {})[pid] = when
+    return found
 
 
 def rescue(run, grace, leaders):

@@ -11,6 +11,12 @@ class ProtocolError(Exception):
     """The driver sent something that is not a frame of this protocol."""
 
 
+def duration(seconds):
+    if not 0 <= float(seconds) < 1e9:
+        raise ProtocolError("%r is no duration" % (seconds,))
+    return float(seconds)
+
+
 def pack(body):
     return struct.pack("!I", len(body)) + body
 

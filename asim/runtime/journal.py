@@ -25,7 +25,7 @@ FOLDER = ".asim"
 
 def new_token() -> str:
     """A name for a run: sorts by time, unique."""
-    return f"{datetime.now(UTC):%Y%m%dT%H%M%S}-{secrets.token_hex(4)}"
+    return f"{datetime.now(UTC):%Y%m%dT%H%M%S.%f}-{secrets.token_hex(4)}"
 
 
 def journal_path(experiment: str, token: str) -> str:

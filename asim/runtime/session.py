@@ -29,7 +29,8 @@ from ..plan import (
 )
 from . import journal
 from .events import EventStream
-from .job import Job, JobGroup
+from .group import JobGroup
+from .job import Job
 from .monitor import Monitor
 from .owner import Owner
 from .survey import survey

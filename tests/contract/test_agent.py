@@ -77,18 +77,16 @@ async def test_a_wrong_version_is_refused_in_words(agent):
 
 
 async def test_first_process_runs_while_the_rest_is_still_on_its_way(agent, tmp_path):
-    """Of many jobs the first has ended before the last is written."""
+    """The first of many jobs has ended before the last is written."""
     _, connection, news, _ = agent
-    seen_at = []
+    written = []
 
     def lazily():
-        for spec in specs(tmp_path, 1500):
+        for spec in specs(tmp_path, 100_000):
             if any(row[1] == "end" for row in news):
-                seen_at.append(spec.key)
+                return
+            written.append(spec.key)
             yield spec
 
     await connection.spawn(lazily())
-    assert seen_at and seen_at[0] < 1500
-    with anyio.fail_after(30):
-        while sum(row[1] == "end" for row in news) < 1500:
-            await anyio.sleep(0.01)
+    assert len(written) < 100_000
