@@ -176,6 +176,7 @@ def test_neither_file_nor_directory(kind: str) -> None:
         ({"copy": ["a", "b"]}, ("/w/b/x", "/w/a/x")),
         ({"configure": ["a", "b/x"]}, ("/w/b/x", "/w/a/x")),
         ({"copy": ["d"], "symlink": ["e/sub"]}, ("/w/e/sub", "/w/d/sub")),
+        ({"symlink": ["e/sub", "d/sub"]}, ("/w/d/sub", "/w/e/sub")),
     ],
 )
 def test_conflicts(files: dict[str, list[str]], pair: tuple[str, str]) -> None:
@@ -184,11 +185,19 @@ def test_conflicts(files: dict[str, list[str]], pair: tuple[str, str]) -> None:
         *(folder(f"/w/{name}", {"x": b""}) for name in "ab"),
         *(file(f"/w/{name}/x", b"") for name in "ab"),
         folder("/w/d", {"sub": None}),
+        folder("/w/d/sub"),
         folder("/w/e/sub"),
     )
     with pytest.raises(ConfigError) as caught:
         built(attached(**files), *sources)
     assert str(caught.value).startswith(f"m: attached file = '{pair[0]}': {pair[1]} would be written to the same place")
+
+
+def test_nothing_is_written_through_a_link() -> None:
+    """A linked directory is the user's own: files that would be put below it by another source are refused."""
+    one = attached(symlink="e/sub", configure="d")
+    with pytest.raises(ConfigError, match="would be written to the same place"):
+        built(one, folder("/w/e/sub"), folder("/w/d", {"sub": None, "sub/f": b""}))
 
 
 @pytest.mark.parametrize(
@@ -302,7 +311,7 @@ def test_strict() -> None:
 def test_temporary_names() -> None:
     """A temporary name is hidden, beside the target, and has the run's token."""
     assert unit(model()).beside("new", T) == NEW
-    assert unit(model(), target="/m").beside("old", T) == "/.m.asim-old-tok"
+    assert unit(model(), target="/x/e/m").beside("old", T) == "/x/e/.m.asim-old-tok"
 
 
 def test_build_of_an_ensemble() -> None:
