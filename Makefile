@@ -4,13 +4,13 @@ VENV   ?= .venv
 BIN     = $(VENV)/bin
 PIP     = $(BIN)/python -m pip --disable-pip-version-check -q
 
-.PHONY: help demo demo-mpi test test-all lint type docs bench coverage clean
+.PHONY: help demo demo-mpi test test-all lint type docs bench coverage wheel clean
 help:
 	@echo "make demo      a real parameter sweep of LAMMPS, from nothing; says where the results are"
 	@echo "make demo-mpi  the same with every member on 2 MPI ranks"
 	@echo "make test      the fast test suite"
-	@echo "make test-all  every test, also the slow ones     make coverage  with the coverage gate"
-	@echo "make lint | type | docs | bench"
+	@echo "make test-all  every test, also the slow ones     make coverage  the coverage gate of the pure layers"
+	@echo "make lint | type | docs | wheel | bench"
 
 $(VENV)/.made:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "asim needs Python 3.11 or later; set PYTHON=...")'
@@ -50,9 +50,16 @@ test: $(VENV)/.test
 test-all: $(VENV)/.test
 	$(BIN)/python -m pytest
 
+# the pure layers, by the tests that need no processes
+PURE = asim/errors.py,asim/status.py,asim/units.py,asim/config.py,asim/_lazy.py,asim/entities/*,asim/settings/*,asim/plan.py,asim/planner.py,asim/ordering.py,asim/preview.py,asim/generate.py,asim/templates.py,asim/strategies.py,asim/values.py,asim/tables.py,asim/policies.py,asim/log.py,asim/launchers/base.py,asim/agent/protocol.py
 coverage: $(VENV)/.test
-	$(BIN)/python -m coverage run -m pytest -m "not slow"
-	$(BIN)/python -m coverage report --include 'asim/errors.py,asim/status.py,asim/units.py,asim/config.py,asim/entities/*,asim/settings/*,asim/plan.py,asim/ordering.py,asim/preview.py,asim/generate.py,asim/templates.py,asim/strategies.py,asim/values.py,asim/tables.py,asim/policies.py,asim/launchers/base.py,asim/agent/protocol.py' --fail-under 95
+	$(BIN)/python -m coverage run -m pytest -q tests/unit
+	$(BIN)/python -m coverage report --skip-covered --include '$(PURE)' --fail-under 95
+
+wheel: $(VENV)/.made
+	$(PIP) install build
+	rm -rf dist && $(BIN)/python -m build -q
+	$(BIN)/python -c 'import glob, zipfile; names = zipfile.ZipFile(glob.glob("dist/*.whl")[0]).namelist(); assert {"asim/py.typed", "asim/agent/main.py"} <= set(names), names'
 
 lint: $(VENV)/.lint
 	$(BIN)/ruff check .

@@ -279,11 +279,16 @@ class Experiment(Factories):
         :param timeout: seconds; the jobs go on when it is over.
         :raises TimeoutError: not all have ended by then.
         """
+        import anyio
+
         from .runtime.group import JobGroup
 
         session = self._runtime()
         jobs = self._jobs(entities) if entities else list(session.monitor.latest.values())
-        return await JobGroup(jobs, session).wait(timeout)
+        with anyio.fail_after(timeout):
+            for job in jobs:
+                await job.wait()
+        return JobGroup(jobs, session)
 
     async def poll(self, interval: float = 10, verbose: bool = True, kill_on_interrupt: bool = True) -> None:
         """Wait until everything has ended, and log the states every ``interval`` seconds.
@@ -297,25 +302,19 @@ class Experiment(Factories):
 
         period = seconds("interval", interval)
         session = self._runtime()
-        group = await self._current()
+        jobs = list(session.monitor.latest.values())
         try:
-            while not group.done:
+            while not all(job.status.terminal for job in jobs):
                 with anyio.move_on_after(period):
-                    await group.wait()
+                    await self.wait(*(job.model for job in jobs))
                 if verbose:
-                    for job in group:
+                    for job in jobs:
                         LOG.info("%s: %s", job.name, job.status)
         except BaseException:
             if kill_on_interrupt:
                 with anyio.CancelScope(shield=True):
-                    await session.cancel(group.jobs)
+                    await session.cancel(jobs)
             raise
-
-    async def _current(self) -> JobGroup:
-        from .runtime.group import JobGroup
-
-        session = self._runtime()
-        return JobGroup(list(session.monitor.latest.values()), session)
 
     def events(self, *, buffer: int = 10_000) -> EventStream:
         """State changes of all jobs from now on, as an async iterator; ends with the experiment.

@@ -100,7 +100,10 @@ class LocalLauncher:
             return
         kept = self._alive.keys() if keep == "all" else self._alive.keys() & set(keep)
         if self._lost is None:
-            await self._connection.bye(keep if keep == "all" else sorted(kept))
+            try:
+                await self._connection.bye(keep if keep == "all" else sorted(kept))
+            finally:
+                self._connection.close()  # also when nobody waits any longer: the agent then stops what is left
         if kept and self._lost is None:
             self._agent.detach()
         else:

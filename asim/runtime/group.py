@@ -27,7 +27,8 @@ class JobGroup(Sequence[Job]):
         self._names: dict[str, Job] | None = None
         self._streams: list[EventStream] = []
         for job in self.jobs:
-            job._groups += (self,)
+            if not job.status.terminal:
+                job._groups += (self,)
 
     # -- as a sequence
 

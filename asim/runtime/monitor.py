@@ -178,7 +178,8 @@ class Monitor:
         for gate in self._gates.get(job.model, ()):
             self._look(gate, job)
         if status.state.terminal:
-            for group in job._groups:
+            groups, job._groups = job._groups, ()
+            for group in groups:
                 if group.done:
                     group._end_streams()
                 elif group.fail_fast and status.state in (JobState.FAILED, JobState.TIMEOUT, JobState.LOST):

@@ -7,6 +7,7 @@ must finish once begun (a submit, whose job ids would be lost) does not run in t
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Callable, Coroutine
 from typing import Any, Generic, TypeVar
 
@@ -15,6 +16,7 @@ from anyio.abc import TaskGroup
 
 from ..errors import AsimError
 
+LOG = logging.getLogger("asim")
 T = TypeVar("T")
 
 
@@ -92,9 +94,16 @@ class Owner:
         return outcome.values[0]
 
     def start_soon(self, work: Callable[..., Coroutine[Any, Any, Any]], *arguments: object) -> None:
-        """Do ``work`` in an owned task that nobody waits for. It must not raise."""
+        """Do ``work`` in an owned task that nobody waits for. An error of it is logged, and ends nothing else."""
+
+        async def owned() -> None:
+            try:
+                await work(*arguments)
+            except Exception:
+                LOG.exception("in the background")
+
         if self._group is not None:
-            self._group.start_soon(work, *arguments)
+            self._group.start_soon(owned)
 
     async def aclose(self) -> None:
         """End the owned task; what still runs in it is cancelled."""

@@ -68,6 +68,7 @@ class Session:
         self._header_written = False
         self._about: Mapping[str, object] = {}
         self._survivors: set[Job] = set()
+        self._ended: anyio.Event | None = None
         self._closed = False
         self.detached = False
 
@@ -270,13 +271,17 @@ class Session:
 
     async def aclose(self, on_exit: OnExit, *, failed: bool = False, interrupted: bool = False) -> None:
         """End everything; see ``Experiment.aclose``."""
-        if self._closed:
+        if self._ended is not None:
+            await self._ended.wait()
             return
-        if on_exit == "wait" and not failed:
-            await self.monitor.idle()
-        with anyio.CancelScope(shield=True):
-            await self.owner.run(lambda: self._end(on_exit, interrupted))
-            await self.owner.aclose()
+        self._ended = anyio.Event()
+        try:
+            if on_exit == "wait" and not failed:
+                await self.monitor.idle()
+        finally:
+            with anyio.CancelScope(shield=True):
+                await self.owner.run(lambda: self._end(on_exit, interrupted))
+                await self.owner.aclose()
 
     async def _end(self, on_exit: OnExit, interrupted: bool) -> None:
         async with self._opening:
@@ -295,3 +300,5 @@ class Session:
                 await self.monitor.idle()
             self.monitor.lost(self.monitor.live, "the experiment ended and nobody told how this job did")
         self.monitor.hub.end()
+        if self._ended is not None:
+            self._ended.set()
