@@ -9,14 +9,14 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import Literal
 
 from .agent.protocol import FileAction
 from .entities import Ensemble, EntityFiles, Model
 from .errors import ConfigError, MissingFileError, TemplateError, allowed
-from .tables import table
 from .templates import Template, compile_template, decode
 from .values import plain, render
 
@@ -212,22 +212,43 @@ def undo(unit: Unit, token: str) -> tuple[list[FileAction], list[FileAction]]:
     return [("remove", unit.beside("new", token))], restore
 
 
-def params_files(path: str, params: Mapping[str, Mapping[str, object]], token: str) -> list[FileAction]:
-    """``asim_params.json`` and ``asim_params.txt`` in the experiment's directory: the parameters of every entity."""
-    texts = {"asim_params.json": _json(params), "asim_params.txt": _text(params)}
-    actions: list[FileAction] = []
-    for name, text in texts.items():
-        actions += [("write", f"{path}/.{name}.{token}", text), ("rename", f"{path}/{name}", f"{path}/.{name}.{token}")]
-    return actions
+PARAMS_FILES = ("asim_params.json", "asim_params.txt")
+SLICE = 256
+"""Entities written between two chances for other work."""
 
 
-def _json(params: Mapping[str, Mapping[str, object]]) -> str:
-    plainly = {name: {key: plain(value) for key, value in values.items()} for name, values in params.items()}
-    return "{\n" + ",\n".join(f"{json.dumps(name)}: {json.dumps(row)}" for name, row in plainly.items()) + "\n}\n"
+def write_params(path: str, params: Mapping[str, Mapping[str, object]], token: str) -> Iterator[FileAction]:
+    """The parameters of every entity, as JSON and as text to read, under temporary names in the experiment's directory."""
+    for name, lines in zip(PARAMS_FILES, (_json_lines(params), _text_lines(params)), strict=True):
+        temporary = f"{path}/.{name}.{token}"
+        yield ("write", temporary, "")
+        while text := "".join(islice(lines, SLICE)):
+            yield ("append", temporary, text)
 
 
-def _text(params: Mapping[str, Mapping[str, object]]) -> str:
-    kinds: dict[tuple[str, ...], list[Sequence[object]]] = {}
+def place_params(path: str, token: str) -> Iterator[FileAction]:
+    """Put the files of :func:`write_params` in their places."""
+    for name in PARAMS_FILES:
+        yield ("rename", f"{path}/{name}", f"{path}/.{name}.{token}")
+
+
+def drop_params(path: str, token: str) -> list[FileAction]:
+    """Remove what :func:`write_params` wrote."""
+    return [("remove", f"{path}/.{name}.{token}") for name in PARAMS_FILES]
+
+
+def _json_lines(params: Mapping[str, Mapping[str, object]]) -> Iterator[str]:
+    encode = json.JSONEncoder().encode
+    start = "{\n"
     for name, values in params.items():
-        kinds.setdefault(tuple(values), []).append([name, *map(render, values.values())])
-    return "\n\n".join(table(rows, ["Name", *names], "plain") for names, rows in kinds.items()) + "\n"
+        yield f"{start}{encode(name)}: {encode({key: plain(value) for key, value in values.items()})}"
+        start = ",\n"
+    yield "\n}\n" if params else "{}\n"
+
+
+def _text_lines(params: Mapping[str, Mapping[str, object]]) -> Iterator[str]:
+    width = max(map(len, params), default=0)
+    for name, values in params.items():
+        yield (
+            f"{name:{width}}  {', '.join(f'{key} = {render(value)}' for key, value in values.items())}".rstrip() + "\n"
+        )

@@ -124,7 +124,8 @@ class LaunchPlan:
     def directories(self) -> list[str]:
         """Directories that must exist before the jobs start and that no unit makes."""
         made = tuple(f"{unit.target}/" for unit in self.units)
-        wanted = {path: None for job in self.jobs for path in (job.cwd, job.outputs)}
+        homes = [job for job in self.jobs if job.cwd != job.model._generated]
+        wanted = {path: None for job in homes for path in (job.cwd, job.outputs)}
         return [path for path in wanted if path != self.context.cwd and not f"{path}/".startswith(made)]
 
 

@@ -7,6 +7,7 @@ state is final. A retry is a new *attempt* of the same job and is the one thing 
 from __future__ import annotations
 
 from enum import Enum
+from typing import Self
 
 
 class JobState(Enum):
@@ -15,47 +16,42 @@ class JobState(Enum):
     ``NEW``: not started. ``PENDING``: accepted, waits for a free slot, for other jobs, or in a scheduler's queue.
     ``RUNNING``. Terminal: ``COMPLETED`` (exit code 0), ``FAILED``, ``CANCELLED`` (stopped on request, or never started
     because something it depends on failed), ``TIMEOUT`` (stopped at its time limit), ``LOST`` (nobody can say).
+
+    :ivar terminal: whether the state is final.
+    :ivar smartsim: the word that SmartSim 0.8 uses for this state (``get_status`` values compare to those).
     """
 
-    NEW = "NEW"
-    PENDING = "PENDING"
-    RUNNING = "RUNNING"
-    COMPLETED = "COMPLETED"
-    FAILED = "FAILED"
-    CANCELLED = "CANCELLED"
-    TIMEOUT = "TIMEOUT"
-    LOST = "LOST"
+    NEW = "NEW", 0, "NeverStarted"
+    PENDING = "PENDING", 1, "Queued"
+    RUNNING = "RUNNING", 2, "Running"
+    COMPLETED = "COMPLETED", 3, "Completed"
+    FAILED = "FAILED", 3, "Failed"
+    CANCELLED = "CANCELLED", 3, "Cancelled"
+    TIMEOUT = "TIMEOUT", 3, "Failed"
+    LOST = "LOST", 3, "Failed"
 
-    @property
-    def terminal(self) -> bool:
-        """Whether the state is final."""
-        return self in TERMINAL
+    rank: int
+    terminal: bool
+    smartsim: str
 
-    @property
-    def smartsim(self) -> str:
-        """The word that SmartSim 0.8 uses for this state (``get_status`` values compare to those)."""
-        return _SMARTSIM[self]
+    def __new__(cls, word: str, rank: int, smartsim: str) -> Self:
+        """Facts of a state are plain attributes: they are asked for at every step of every job."""
+        state = object.__new__(cls)
+        state._value_ = word
+        state.rank, state.terminal, state.smartsim = rank, rank == 3, smartsim
+        return state
 
     def follows(self, previous: JobState) -> bool:
         """Whether a job in ``previous`` may move to this state."""
-        return previous not in TERMINAL and _ORDER[self] > _ORDER[previous]
+        return not previous.terminal and self.rank > previous.rank
+
+    __hash__ = object.__hash__  # Enum's own is Python code, and no better
 
     def __str__(self) -> str:
-        return self.value
+        return str(self.value)
 
 
-TERMINAL = frozenset({JobState.COMPLETED, JobState.FAILED, JobState.CANCELLED, JobState.TIMEOUT, JobState.LOST})
-_ORDER = {state: 3 if state in TERMINAL else rank for rank, state in enumerate(JobState)}
-_SMARTSIM = {
-    JobState.NEW: "NeverStarted",
-    JobState.PENDING: "Queued",
-    JobState.RUNNING: "Running",
-    JobState.COMPLETED: "Completed",
-    JobState.FAILED: "Failed",
-    JobState.CANCELLED: "Cancelled",
-    JobState.TIMEOUT: "Failed",
-    JobState.LOST: "Failed",
-}
+TERMINAL = frozenset(state for state in JobState if state.terminal)
 
 
 def combined(states: list[JobState]) -> JobState:

@@ -18,6 +18,9 @@ _VALUES = "must be a str, int, float, bool or numpy scalar, or a list, tuple, ra
 _NAMES = "must be a dict name -> value, or the name or list of names of parameters"
 
 
+_TEXT_IS_STR = frozenset({str, int, float, bool})
+
+
 def check_params(owner: str, params: object) -> dict[str, object]:
     """The parameters of a Model, with the values as they were given.
 
@@ -39,6 +42,8 @@ def render(value: object) -> str:
 
     :raises ConfigTypeError: when it is neither a scalar nor a sequence of scalars.
     """
+    if type(value) in _TEXT_IS_STR:
+        return str(value)
     _check_value("value", value)
     items = _items(value)
     return str(_plain(value)) if items is None else " ".join(str(_plain(item)) for item in items)
@@ -175,6 +180,8 @@ def _quoted(names: list[str] | tuple[str, ...]) -> str:
 
 def plain(value: object) -> object:
     """``value`` as what JSON can hold: numbers and text stay, sequences become lists, any other number its text."""
+    if type(value) in _TEXT_IS_STR:
+        return value
     items = _items(value)
     if items is not None:
         return [plain(item) for item in items]

@@ -143,20 +143,30 @@ def _plot_ratios(axes: object, cases: Sequence[Case], contenders: Sequence[Conte
             drawn = axes.barh([at for at, _ in bars], [ratio for _, ratio in bars], label=contender.name)
             axes.bar_label(drawn, [f"{ratio:.2f}" for _, ratio in bars], padding=2, fontsize=7)
     axes.axvline(1.0, color="black", linewidth=0.8)
-    axes.set_xscale("log")
-    axes.set_xlabel("total time, multiples of the C loop beside it (log)")
+    axes.margins(x=0.12)
+    axes.set_xlabel("total time, multiples of the C loop beside it")
+    if max((row["ratio"] for row in rows if "ratio" in row), default=0.0) > 8:
+        axes.set_xscale("log")
+        axes.set_xlim(left=0.5)
+        axes.xaxis.set_major_formatter("{x:g}")
     axes.set_yticks([place(index, 0) + (len(contenders) - 1) / 2 for index in range(len(cases))], map(str, cases))
     axes.invert_yaxis()
-    axes.legend(fontsize=7)
+    if axes.containers:
+        _legend(axes)
 
 
 def _plot_stages(axes: object, cases: Sequence[Case], rows: Sequence[Row]) -> None:
     shown = [(case, good) for case in cases if (good := chosen(rows, "asim", case))]
     left = [0.0] * len(shown)
     for stage in STAGES:
-        widths = [_stage(good, stage) for _, good in shown]
+        widths = [100 * median(row[f"{stage}_s"] / row["total_s"] for row in good) for _, good in shown]
         axes.barh([str(case) for case, _ in shown], widths, left=left, label=stage)
         left = [start + width for start, width in zip(left, widths, strict=True)]
-    axes.set_xlabel("asim, ms per member")
+    axes.set_xlabel("asim's stages, % of its total time")
     axes.invert_yaxis()
-    axes.legend(fontsize=7)
+    if shown:
+        _legend(axes)
+
+
+def _legend(axes: object) -> None:
+    axes.legend(fontsize=7, ncols=4, loc="lower center", bbox_to_anchor=(0.5, 1.0))

@@ -52,8 +52,15 @@ class Files:
         put(os.open(raw(path), os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode), b"".join(parts))
 
     def do_append(self, path, content):
-        """Add to a file and wait until it is on the disk."""
-        put(os.open(raw(path), os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o666), raw(content), sync=True)
+        put(os.open(raw(path), os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o666), raw(content))
+
+    def do_sync(self, path):
+        """Wait until a file is on the disk."""
+        fd = os.open(raw(path), os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            os.fsync(fd)
+        finally:
+            os.close(fd)
 
     def do_symlink(self, path, target):
         os.symlink(raw(target), raw(path))
@@ -68,13 +75,11 @@ class Files:
         return copy(raw(source), raw(path))
 
 
-def put(fd, data, sync=False):
+def put(fd, data):
     try:
         view = memoryview(data)
         while view:
             view = view[os.write(fd, view) :]
-        if sync:
-            os.fsync(fd)
     finally:
         os.close(fd)
 

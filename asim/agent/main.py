@@ -20,6 +20,7 @@ Exits are learnt from SIGCHLD; the kernel is asked to hand orphans of jobs to th
 
 import collections
 import errno
+import gc
 import heapq
 import os
 import select
@@ -115,7 +116,7 @@ class Agent:
 
     def work(self, until):
         while True:
-            batch = self.batch()
+            batch = self.batch() if self.batches else None
             if batch is not None:
                 self.file_step(batch)
             elif self.startable(time.monotonic()):
@@ -369,5 +370,6 @@ def main(arguments):
     if arguments[0] == "rescue":
         rescue(raw(arguments[1]), float(arguments[2]), {int(pid) for pid in arguments[3:]})
     else:
+        gc.disable()  # there are no cycles to speak of, and many long-lived objects to look through in vain
         os.set_inheritable(int(arguments[0]), False)  # a job that held it would hide the agent's death from the driver
         Agent(socket.socket(fileno=int(arguments[0]))).loop()

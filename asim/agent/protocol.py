@@ -9,7 +9,6 @@ import json
 import struct
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import islice
 from typing import Any
 
 from ..errors import AgentError
@@ -18,7 +17,7 @@ VERSION = 1
 MAX_FRAME = 1 << 26
 
 FileAction = tuple[Any, ...]
-"""``(verb, path, ...)``: mkdir, mkdirs, write, template, render, append, symlink, rename, remove, copy.
+"""``(verb, path, ...)``: mkdir, mkdirs, write, template, render, append, sync, symlink, rename, remove, copy.
 
 Made by the functions of :mod:`asim.generate`, executed by the agent of the host where the path is.
 """
@@ -39,12 +38,15 @@ class ProcessSpec:
     limit: float | None = None
 
 
+_encode = json.JSONEncoder(separators=(",", ":")).encode
+
+
 def frame(*message: object) -> bytes:
     """One message as bytes.
 
     :raises AgentError: when it is longer than a frame may be.
     """
-    body = json.dumps(message, separators=(",", ":")).encode("ascii")
+    body = _encode(message).encode("ascii")
     if len(body) > MAX_FRAME:
         raise AgentError(f"a message of {len(body)} bytes to the agent; at most {MAX_FRAME} are allowed")
     return struct.pack("!I", len(body)) + body
@@ -69,16 +71,22 @@ def spawn_frame(specs: Iterable[ProcessSpec]) -> bytes:
     return frame("spawn", {"argv": list(argvs), "env": list(envs), "jobs": rows})
 
 
-def files_frames(number: int, actions: Iterable[FileAction], size: int = 200) -> Iterator[bytes]:
-    """A batch of file actions in frames of ``size`` actions; the agent drops the rest of a batch after its first error."""
-    remaining = iter(actions)
-    part = list(islice(remaining, size))
-    while True:
-        following = list(islice(remaining, size))
-        yield frame("files", number, part, not following)
-        if not following:
-            return
-        part = following
+FRAME_ACTIONS = 200
+FRAME_TEXT = 1 << 16
+"""How many actions, and about how many characters of text, one frame of file actions has: little work at a time."""
+
+
+def files_frames(number: int, actions: Iterable[FileAction]) -> Iterator[bytes]:
+    """A batch of file actions in frames; the agent drops the rest of a batch after its first error."""
+    part: list[FileAction] = []
+    weight = 0
+    for action in actions:
+        if len(part) == FRAME_ACTIONS or weight > FRAME_TEXT:
+            yield frame("files", number, part, False)
+            part, weight = [], 0
+        part.append(action)
+        weight += sum(len(item) for item in action if isinstance(item, (str, list, tuple)))
+    yield frame("files", number, part, True)
 
 
 class FrameDecoder:

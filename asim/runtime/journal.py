@@ -12,15 +12,19 @@ import os
 import secrets
 from collections.abc import Iterable, Iterator, Mapping
 from datetime import UTC, datetime
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from ..agent.protocol import FileAction
 from ..launchers.base import JobKey
 from ..launchers.local import lines_of
 from ..plan import JobSpec
 from ..status import JobState
 
 FOLDER = ".asim"
+SLICE = 256
+"""Jobs written between two chances for other work."""
 
 
 def new_token() -> str:
@@ -41,8 +45,18 @@ def header(token: str, experiment: str, launcher: str, agent: Mapping[str, objec
     return json.dumps({"run": token, "experiment": experiment, "launcher": launcher, "agent": dict(agent)}) + "\n"
 
 
-def job_lines(jobs: Iterable[tuple[JobKey, JobSpec, int]]) -> Iterator[str]:
-    """One line per job: what is about to be submitted."""
+def job_actions(path: str, head: str, jobs: Iterable[tuple[JobKey, JobSpec, int]]) -> Iterator[FileAction]:
+    """Append one line per job that is about to be submitted (after ``head``), a slice at a time; then onto the disk."""
+    lines = _lines(jobs)
+    if head:
+        yield ("append", path, head)
+    while text := "".join(islice(lines, SLICE)):
+        yield ("append", path, text)
+    yield ("sync", path)
+
+
+def _lines(jobs: Iterable[tuple[JobKey, JobSpec, int]]) -> Iterator[str]:
+    encode = json.JSONEncoder(separators=(",", ":")).encode
     for key, spec, attempt in jobs:
         row = {
             "key": key,
@@ -53,7 +67,7 @@ def job_lines(jobs: Iterable[tuple[JobKey, JobSpec, int]]) -> Iterator[str]:
             "cwd": spec.cwd,
             "outputs": spec.outputs,
         }
-        yield json.dumps(row, separators=(",", ":")) + "\n"
+        yield encode(row) + "\n"
 
 
 def read_history(experiment: str, but: str = "") -> list[dict[str, Any]]:

@@ -63,7 +63,6 @@ class Monitor:
         self.hub = EventHub()
         self.jobs: list[Job] = []
         self.latest: dict[Model, Job] = {}
-        self.runs: dict[str, int] = {}
         self.closing = False
         self._submit, self._spawn, self._cancel = submit, spawn, cancel
         self._keys = itertools.count(1)
@@ -82,14 +81,18 @@ class Monitor:
     def new_key(self) -> JobKey:
         return JobKey(next(self._keys))
 
-    def add(self, jobs: Sequence[Job]) -> list[Job]:
-        """Take in new jobs; returns those that can be submitted at once. The others follow when they may."""
+    def register(self, jobs: Sequence[Job]) -> None:
+        """Take note of all jobs of one start, so that they can be looked up and waited for."""
         self._open += len(jobs)
-        for job in jobs:
-            self.jobs.append(job)
-            self.latest[job.model] = job
+        self.jobs += jobs
+        self.latest.update((job.model, job) for job in jobs)
+
+    def admit(self, jobs: Sequence[Job]) -> list[Job]:
+        """These are accepted now; returns those that can be submitted at once. The others follow when they may."""
         now = time.time()
         for job in jobs:
+            if job.status.terminal:
+                continue  # a failure of an earlier one has cancelled it already
             if waits := job.spec.waits:
                 self._hold(job, waits)
             self._move(job, JobStatus(JobState.PENDING, now))
@@ -105,8 +108,10 @@ class Monitor:
         """The launcher did not take these."""
         now = time.time()
         for job in jobs:
-            if self._live.pop(JobKey(job.key), None) is not None:
-                self._end(job, JobStatus(JobState.FAILED, now, reason=reason))
+            self._live.pop(JobKey(job.key), None)
+            self._held.pop(job, None)
+            self._end(job, JobStatus(JobState.FAILED, now, reason=reason))
+        self._settle()
 
     # -- evidence
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import chain
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import anyio
 
@@ -27,6 +27,7 @@ from ..plan import (
     ungenerated,
     units_of,
 )
+from ..status import JobState
 from . import journal
 from .events import EventStream
 from .group import JobGroup
@@ -36,7 +37,10 @@ from .owner import Owner
 from .survey import survey
 
 LOG = logging.getLogger("asim")
+T = TypeVar("T")
 OnExit = Literal["stop", "wait", "detach"]
+SLICE = 256
+"""Jobs dealt with between two chances for other tasks to run."""
 KILL_MARGIN = 10.0
 """Seconds beyond the grace that ending may take before the driver gives up waiting for the agent."""
 
@@ -138,13 +142,21 @@ class Session:
 
     async def _launch(self, plan: LaunchPlan, fail_fast: bool) -> JobGroup:
         await self._execute(plan)
-        jobs = [Job(spec, self.monitor.new_key(), self) for spec in plan.jobs]
-        await self._journal([(JobKey(job.key), job.spec, job.attempt) for job in jobs])
+        jobs: list[Job] = []
+        for specs in _slices(plan.jobs):
+            jobs += [Job(spec, self.monitor.new_key(), self) for spec in specs]
+            await anyio.lowlevel.checkpoint()
+        await self._journal((JobKey(job.key), job.spec, job.attempt) for job in jobs)
         group = JobGroup(jobs, self, fail_fast=fail_fast)
         self._fail_fast_ensembles(jobs)
-        for job in jobs:
-            self.monitor.runs[job.name] = self.monitor.runs.get(job.name, 0) + 1
-        await self._hand_over(self.monitor.add(jobs))
+        self.monitor.register(jobs)
+        try:
+            for part in _slices(jobs):
+                await self._hand_over(self.monitor.admit(part))
+        except AsimError as exc:  # nobody gets the handles: what was accepted is stopped
+            self.monitor.refused([job for job in jobs if job.status is JobState.NEW], str(exc))
+            await self.monitor.stop(jobs)
+            raise
         return group
 
     def _fail_fast_ensembles(self, jobs: Sequence[Job]) -> None:
@@ -168,37 +180,43 @@ class Session:
             await launcher.files(wanted)
 
     async def _make_units(self, launcher: Launcher, plan: LaunchPlan) -> None:
-        units, token = plan.units, self.token
+        units, token, path = plan.units, self.token, self.path
+        params = {**self._params, **{model.name: model.params for unit in units for model, _ in unit.models}}
+        actions = chain(
+            [("mkdirs", path)],
+            gen.build(units, plan.layouts, token),
+            gen.write_params(path, params, token),
+            gen.swap(units, token),
+            gen.place_params(path, token),
+        )
         try:
-            await launcher.files(chain(gen.build(units, plan.layouts, token), gen.swap(units, token)))
+            await launcher.files(actions)
         except BaseException:
             await self._undo(launcher, units)
             raise
+        self._params = params
         for unit in units:
             for model, below in unit.models:
                 model._generated = f"{unit.target}/{below}" if below else unit.target
-                self._params[model.name] = model.params
             if unit.ensemble is not None:
                 unit.ensemble._generated = unit.target
-        tidy = [*gen.discard(units, token), *gen.params_files(self.path, self._params, token)]
-        await launcher.files([("mkdirs", self.path), *tidy])
+        await launcher.files(gen.discard(units, token))
 
     async def _undo(self, launcher: Launcher, units: Sequence[gen.Unit]) -> None:
-        for unit in units:
-            for actions in gen.undo(unit, self.token):
-                try:
-                    if actions:
-                        await launcher.files(actions)
-                except (FileActionError, AgentError) as exc:
-                    LOG.debug("undoing %s: %s", unit.name, exc)
+        steps = [actions for unit in units for actions in gen.undo(unit, self.token)]
+        for actions in (*steps, gen.drop_params(self.path, self.token)):
+            try:
+                if actions:
+                    await launcher.files(actions)
+            except (FileActionError, AgentError) as exc:
+                LOG.debug("undoing: %s", exc)
 
     async def _journal(self, jobs: Iterable[tuple[JobKey, JobSpec, int]]) -> None:
         launcher = await self._opened()
-        lines = list(journal.job_lines(jobs))
-        if not self._header_written:
-            lines.insert(0, journal.header(self.token, self.name, launcher.name, self._about))
+        head = "" if self._header_written else journal.header(self.token, self.name, launcher.name, self._about)
         path = journal.journal_path(self.path, self.token)
-        await launcher.files([("mkdirs", f"{self.path}/{journal.FOLDER}"), ("append", path, "".join(lines))])
+        folder = ("mkdirs", f"{self.path}/{journal.FOLDER}")
+        await launcher.files(chain([folder], journal.job_actions(path, head, jobs)))
         self._header_written = True
 
     async def _hand_over(self, jobs: Sequence[Job]) -> None:
@@ -219,7 +237,6 @@ class Session:
                 await self._journal(again)
             await self._hand_over([job for job in jobs if not job.status.terminal])
         except AsimError as exc:
-            self.monitor.submitted([job for job in jobs if not job.status.terminal])
             self.monitor.refused(jobs, f"could not be submitted: {exc}")
 
     async def _cancel(self, keys: Sequence[JobKey]) -> None:
@@ -302,3 +319,9 @@ class Session:
         self.monitor.hub.end()
         if self._ended is not None:
             self._ended.set()
+
+
+def _slices(items: Sequence[T]) -> Iterator[Sequence[T]]:
+    """A few at a time, so that the loop is never held up for long."""
+    for start in range(0, len(items), SLICE):
+        yield items[start : start + SLICE]

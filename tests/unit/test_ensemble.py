@@ -157,7 +157,7 @@ def test_user_strategy_that_returns_something_else() -> None:
 
 def test_user_strategy_that_forgets_an_argument() -> None:
     """A set without a parameter that is an argument is an error that names it, not a KeyError at the start."""
-    with pytest.raises(ConfigError, match="x"):  # noqa: PT012  (either place is early enough)
+    with pytest.raises(ConfigError, match="x"):
         made = Ensemble("e", {"x": 1}, params_as_args=["x"], run_settings=settings(), perm_strat=lambda *_: [{}])
         made[0].params_to_args()
 

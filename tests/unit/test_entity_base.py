@@ -49,7 +49,14 @@ def test_no_path(make: type[Entity]) -> None:
 
 @pytest.mark.parametrize(
     ("given", "path"),
-    [("run", "run"), ("/abs/dir/", "/abs/dir"), (Path("a/b"), "a/b"), ("a/../b", "b"), ("./a//b", "a/b"), ("..a", "..a")],
+    [
+        ("run", "run"),
+        ("/abs/dir/", "/abs/dir"),
+        (Path("a/b"), "a/b"),
+        ("a/../b", "b"),
+        ("./a//b", "a/b"),
+        ("..a", "..a"),
+    ],
 )
 def test_path(given: str | Path, path: str) -> None:
     """A path is kept in its shortest form, from the constructor and from the setter."""
@@ -88,7 +95,7 @@ def test_given_path_before_generated_path() -> None:
 
 
 @both
-def test_timeout(make: type[Model] | type[Ensemble]) -> None:
+def test_timeout(make: type[Model | Ensemble]) -> None:
     """A timeout is seconds or a timedelta, from the constructor and by assignment; None takes it away."""
     one = make("x", timeout=timedelta(minutes=1))
     assert one.timeout == 60.0
@@ -103,7 +110,7 @@ def test_timeout(make: type[Model] | type[Ensemble]) -> None:
 
 
 @both
-def test_retries(make: type[Model] | type[Ensemble]) -> None:
+def test_retries(make: type[Model | Ensemble]) -> None:
     """Retries are an int or a Retry, from the constructor and by assignment."""
     one = make("x", retries=2)
     assert one.retries == Retry(times=2)

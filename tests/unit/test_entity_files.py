@@ -57,7 +57,9 @@ def test_path_without_bytes() -> None:
         EntityFiles.of("m", "\ud800", None, None)
 
 
-@pytest.mark.parametrize("path", ["asim_params.json", "d/asim_params.txt", "/x/smartsim_params.txt/", ["a", "./asim_params.json"]])
+@pytest.mark.parametrize(
+    "path", ["asim_params.json", "d/asim_params.txt", "/x/smartsim_params.txt/", ["a", "./asim_params.json"]]
+)
 def test_reserved_names(path: str | list[str]) -> None:
     """The files that asim (or SmartSim) writes itself cannot be attached."""
     with pytest.raises(ConfigError, match="m: to_configure = .*are written by asim itself"):

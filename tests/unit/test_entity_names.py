@@ -19,7 +19,8 @@ def test_good_names(name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["", "a/b", "/", ".", "..", ".hidden", "a\nb", "\x7f", "\x1b", "x" * (LONGEST + 1), "é" * (LONGEST // 2 + 1)]
+    "name",
+    ["", "a/b", "/", ".", "..", ".hidden", "a\nb", "\x7f", "\x1b", "x" * (LONGEST + 1), "é" * (LONGEST // 2 + 1)],
 )
 def test_bad_names(name: str) -> None:
     """Empty, too long in bytes, with a slash or a control character, or with a leading dot: refused with the rules."""

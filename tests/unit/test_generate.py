@@ -218,12 +218,10 @@ def test_same_source_twice(files: dict[str, Any]) -> None:
     """One file attached twice is refused, or written once; never written twice, which would fail on the host."""
     try:
         actions = built(attached(**files), file("/w/f", b""), folder("/w/d", {"g": b""}))
-    except ConfigError as error:
-        assert "/w/" in str(error)
+    except ConfigError:
         return
     written = [action[1] for action in actions if action[0] in ("copy", "symlink", "render")]
-    assert written
-    assert len(written) == len(set(written))
+    assert written in ([f"{NEW}/f"], [f"{NEW}/g"])
 
 
 # -- sharing and warnings
@@ -255,7 +253,9 @@ def test_layouts_by_parameter_names() -> None:
     first, second = attached("x", {"a": 1}, configure="f"), attached("y", {"b": 2}, configure="f")
     made = layouts(file("/w/f", b";a; ;b;"))
     assert made.of(first) is not made.of(second)
-    actions = list(build([unit(first, name="x", target="/w/exp/x"), unit(second, name="y", target="/w/exp/y")], made, T))
+    actions = list(
+        build([unit(first, name="x", target="/w/exp/x"), unit(second, name="y", target="/w/exp/y")], made, T)
+    )
     assert [action[3] for action in actions if action[0] == "template"] == [("", "a", " b"), ("a ", "b", "")]
     assert [action[2:4] for action in actions if action[0] == "render"] == [(0, ["1"]), (1, ["2"])]
 

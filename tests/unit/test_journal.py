@@ -54,12 +54,14 @@ def history(home: Path, but: str = "") -> dict[str, tuple[object, object]]:
 
 
 def test_tokens() -> None:
-    """Tokens begin with the time, so that they sort by it, and no two are the same."""
+    """Tokens begin with the time, so that they sort by it, no two are the same, and each may be a file name."""
     before = f"{datetime.now(UTC):%Y%m%dT%H%M%S}"
     tokens = [new_token() for _ in range(50)]
+    times = [token.rpartition("-")[0] for token in tokens]
     assert len(set(tokens)) == 50
-    assert all(before <= token.partition("-")[0] <= f"{datetime.now(UTC):%Y%m%dT%H%M%S}" for token in tokens)
-    assert all(set(token) <= set("0123456789abcdefT-") for token in tokens)
+    assert times == sorted(times)
+    assert before <= times[0] <= times[-1] <= f"{datetime.now(UTC):%Y%m%dT%H%M%S.999999}"
+    assert all(set(token) <= set("0123456789abcdefT-.") for token in tokens)
 
 
 def test_paths() -> None:

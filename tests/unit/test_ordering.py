@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Collection
+from itertools import pairwise
 
 import pytest
 from hypothesis import given
@@ -26,7 +27,7 @@ def chain(length: int) -> list[Model]:
     """Models of which each waits for the next."""
     shared = settings()
     models = [model(f"m{number}", run_settings=shared) for number in range(length)]
-    for one, following in zip(models, models[1:], strict=False):
+    for one, following in pairwise(models):
         one.after(following)
     return models
 

@@ -390,7 +390,7 @@ def test_arguments_that_no_program_can_be_given(value: str) -> None:
 def test_settings_that_no_program_can_be_given(where: str) -> None:
     """Text without bytes is refused in settings too, at the latest in the plan."""
     text: dict[str, Any] = {"exe_args": ["\ud800"], "env_vars": {"A": "\ud800"}, "exe": "/bin/\ud800"}
-    with pytest.raises(ConfigError, match=where):  # noqa: PT012  (either place is early enough)
+    with pytest.raises(ConfigError, match=where):
         run = settings(**{"exe": "/bin/prog", where: text[where]})
         planned(model(run_settings=run))
 
@@ -402,7 +402,9 @@ def test_settings_that_no_program_can_be_given(where: str) -> None:
     ("of_model", "of_ensemble", "of_settings", "expected"),
     [(None, None, None, None), (None, None, 3, 3), (None, 2, 3, 2), (1, 2, 3, 1), (1, None, None, 1)],
 )
-def test_precedence(of_model: int | None, of_ensemble: int | None, of_settings: int | None, expected: int | None) -> None:
+def test_precedence(
+    of_model: int | None, of_ensemble: int | None, of_settings: int | None, expected: int | None
+) -> None:
     """For timeout and retries the model counts before its ensemble, and that before the settings."""
     run = settings(timeout=of_settings, retries=of_settings)
     group = Ensemble("e", run_settings=run, replicas=1, timeout=of_ensemble, retries=of_ensemble)

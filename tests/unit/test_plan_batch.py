@@ -80,7 +80,11 @@ def test_case_3_models_added_by_hand(launcher: str) -> None:
 def test_case_4_params(launcher: str) -> None:
     """Seed, case 4: a member for each parameter set, its values among its arguments."""
     group = Ensemble(
-        "e", "THERMO", params_as_args={"THERMO": [95, 100]}, batch_settings=BATCH[launcher], run_settings=RunSettings("exe")
+        "e",
+        "THERMO",
+        params_as_args={"THERMO": [95, 100]},
+        batch_settings=BATCH[launcher],
+        run_settings=RunSettings("exe"),
     )
     lines = runs(planned(group, context=wlm(launcher)))
     assert [shlex.split(line.partition("exec ")[2])[:2] for line in lines] == [

@@ -168,7 +168,12 @@ def test_json_is_complete(plan: LaunchPlan, verbosity: Verbosity) -> None:
     assert read == json.loads(json.dumps(as_dict(plan)))
     assert [row["name"] for row in read["jobs"]] == [job.name for job in plan.jobs]
     for row, job in zip(read["jobs"], plan.jobs, strict=True):
-        assert (tuple(row["argv"]), row["cwd"], row["stdout"], row["stderr"]) == (job.argv, job.cwd, job.stdout, job.stderr)
+        assert (tuple(row["argv"]), row["cwd"], row["stdout"], row["stderr"]) == (
+            job.argv,
+            job.cwd,
+            job.stdout,
+            job.stderr,
+        )
         assert row["env"] == dict(job.env)
         assert row["ensemble"] == (job.ensemble.name if job.ensemble else None)
     assert [row["script"] for row in read["batches"]] == [batch.script for batch in plan.batches]
