@@ -37,6 +37,7 @@ def test_case_2_replicas() -> None:
     """Run settings and replicas: so many members without parameters."""
     made = ensemble(replicas=3)
     assert [(one.name, one.params) for one in made] == [("e_0", {}), ("e_1", {}), ("e_2", {})]
+    assert [one.name for one in ensemble(replicas=1)] == ["e_0"]
 
 
 def test_case_3_batch_settings() -> None:
@@ -183,6 +184,8 @@ def test_members_share_settings_until_asked() -> None:
     first.run_settings.add_exe_args("-x")
     assert first.run_settings is first.settings_view is not second.settings_view
     assert [one.exe_args for one in made] == [["-x"], [], []]
+    second.run_settings = other = settings("/bin/other")
+    assert second.run_settings is second.settings_view is other
 
 
 def test_users_settings_are_not_shared() -> None:

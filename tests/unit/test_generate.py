@@ -13,7 +13,19 @@ from asim import generate
 from asim.agent.protocol import FileAction
 from asim.entities import Model
 from asim.errors import ConfigError, MissingFileError, TemplateError
-from asim.generate import Layouts, Source, Unit, build, discard, params_files, swap, undo
+from asim.generate import (
+    PARAMS_FILES,
+    Layouts,
+    Source,
+    Unit,
+    build,
+    discard,
+    drop_params,
+    place_params,
+    swap,
+    undo,
+    write_params,
+)
 
 from .makers import ensemble, file, folder, found, model, unit
 
@@ -370,15 +382,14 @@ def test_undo() -> None:
 
 
 def written(params: dict[str, dict[str, object]]) -> dict[str, str]:
-    """The texts of the parameter files; each is written beside its place and renamed."""
-    actions = params_files("/w/exp", params, T)
-    texts = {}
-    for write, rename in zip(actions[::2], actions[1::2], strict=True):
-        name = rename[1].removeprefix("/w/exp/")
-        assert write[:2] == ("write", f"/w/exp/.{name}.tok")
-        assert rename == ("rename", f"/w/exp/{name}", f"/w/exp/.{name}.tok")
-        texts[name] = write[2]
-    assert texts.keys() == {"asim_params.json", "asim_params.txt"}
+    """The texts of the parameter files, each written under a temporary name beside its place."""
+    texts: dict[str, str] = {}
+    for verb, path, text in write_params("/w/exp", params, T):
+        name = path.removeprefix("/w/exp/.").removesuffix(".tok")
+        assert path == f"/w/exp/.{name}.tok"
+        assert (verb == "write") == (name not in texts)
+        texts[name] = texts.get(name, "") + text
+    assert tuple(texts) == PARAMS_FILES == ("asim_params.json", "asim_params.txt")
     return texts
 
 
@@ -394,15 +405,37 @@ def test_json_of_parameters() -> None:
     assert len(text.splitlines()) == 5
 
 
-def test_json_of_no_parameters() -> None:
-    """Without entities the files are still readable."""
-    assert json.loads(written({})["asim_params.json"]) == {}
+def test_no_parameters() -> None:
+    """Without entities the files are there, and can be read."""
+    texts = written({})
+    assert json.loads(texts["asim_params.json"]) == {}
+    assert texts["asim_params.txt"] == ""
 
 
-def test_table_of_parameters() -> None:
-    """Entities with the same parameters share a table, in their order."""
-    text = written({"m": {"a": 1, "b": [1, 2]}, "x": {}, "n": {"a": 10, "b": "y"}})["asim_params.txt"]
-    assert text.split("\n\n") == ["Name  a   b\nm     1   1 2\nn     10  y", "Name\nx\n"]
+def test_text_of_parameters() -> None:
+    """The text to read has a line for each entity, the parameters below each other where names are equally long."""
+    text = written({"m": {"a": 1, "b": [1, 2]}, "long": {}, "n": {"b": "y"}})["asim_params.txt"]
+    assert text == "m     a = 1, b = 1 2\nlong\nn     b = y\n"
+
+
+def test_parameters_of_many() -> None:
+    """The parameters of many entities are written a slice at a time, and are whole."""
+    many: dict[str, dict[str, object]] = {f"m{number}": {"a": number} for number in range(2 * generate.SLICE + 1)}
+    actions = list(write_params("/w/exp", many, T))
+    assert [action[0] for action in actions].count("append") >= 6
+    assert json.loads(written(many)["asim_params.json"]) == many
+    assert len(written(many)["asim_params.txt"].splitlines()) == len(many)
+
+
+def test_places_of_parameters() -> None:
+    """Written files are put in their places by a rename each, or removed."""
+    temporary = [("/w/exp/.asim_params.json.tok"), ("/w/exp/.asim_params.txt.tok")]
+    assert {action[1] for action in write_params("/w/exp", {}, T)} == set(temporary)
+    assert list(place_params("/w/exp", T)) == [
+        ("rename", "/w/exp/asim_params.json", temporary[0]),
+        ("rename", "/w/exp/asim_params.txt", temporary[1]),
+    ]
+    assert drop_params("/w/exp", T) == [("remove", path) for path in temporary]
 
 
 def test_actions_are_plain() -> None:

@@ -190,6 +190,16 @@ def test_agent_program_is_python_3_6(name: str) -> None:
     ast.parse(FILES[name].read_text(), name, feature_version=(3, 6))
 
 
+def test_both_halves_of_the_protocol_agree() -> None:
+    """The driver and the agent speak the same version."""
+    from asim.agent.protocol import VERSION
+
+    assignments = [node for node in tree(FILES["agent/main.py"]).body if isinstance(node, ast.Assign)]
+    assert [ast.literal_eval(node.value) for node in assignments if ast.unparse(node.targets[0]) == "VERSION"] == [
+        VERSION
+    ]
+
+
 # -- weight
 
 

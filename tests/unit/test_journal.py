@@ -12,7 +12,7 @@ import pytest
 
 from asim.launchers.base import JobKey
 from asim.runtime import journal
-from asim.runtime.journal import header, job_lines, journal_path, new_token, read_history, records_path
+from asim.runtime.journal import header, job_actions, journal_path, new_token, read_history, records_path
 
 from .makers import ensemble, model, planned
 
@@ -42,7 +42,8 @@ def keep(home: Path, token: str, lines: list[str], rows: list[list[list[Any]]] |
 def lines_for(*names: str, first: int = 1, attempt: int = 1) -> list[str]:
     """Journal lines of models, with keys from ``first`` on."""
     jobs = planned(*(model(name) for name in names)).jobs
-    return list(job_lines((JobKey(first + number), spec, attempt) for number, spec in enumerate(jobs)))
+    keyed = ((JobKey(first + number), spec, attempt) for number, spec in enumerate(jobs))
+    return [action[2] for action in job_actions("/j", "", keyed) if action[0] == "append"]
 
 
 def history(home: Path, but: str = "") -> dict[str, tuple[object, object]]:
@@ -80,7 +81,8 @@ def test_lines() -> None:
     }
     group = ensemble("é", 1)
     spec = planned(group).jobs[0]
-    (line,) = job_lines([(JobKey(3), spec, 2)])
+    (_, path, line), sync = job_actions("/j", "", [(JobKey(3), spec, 2)])
+    assert (path, sync) == ("/j", ("sync", "/j"))
     assert line.count("\n") == 1
     assert line.endswith("\n")
     assert json.loads(line) == {
@@ -92,6 +94,16 @@ def test_lines() -> None:
         "cwd": "/w",
         "outputs": "/w/exp",
     }
+
+
+def test_lines_of_many() -> None:
+    """The header comes first, then the jobs a slice at a time, each as a line; at the end all is put onto the disk."""
+    jobs = planned(ensemble(replicas=2 * journal.SLICE + 1)).jobs
+    head, *appends, sync = job_actions("/j", "head\n", ((JobKey(key), spec, 1) for key, spec in enumerate(jobs)))
+    assert (head, sync) == (("append", "/j", "head\n"), ("sync", "/j"))
+    assert [action[:2] for action in appends] == [("append", "/j")] * 3
+    lines = "".join(action[2] for action in appends).splitlines()
+    assert [json.loads(line)["key"] for line in lines] == list(range(len(jobs)))
 
 
 # -- reading

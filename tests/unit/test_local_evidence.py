@@ -51,7 +51,7 @@ def test_end_without_code() -> None:
 
 def test_exit_codes_in_words() -> None:
     """Signals have their names, unknown ones their numbers."""
-    assert ended_badly(137) == "exit code 137"
+    assert (ended_badly(1), ended_badly(137)) == ("exit code 1", "exit code 137")
     assert ended_badly(-signal.SIGKILL) == "killed by SIGKILL"
     assert ended_badly(-250) == "killed by signal 250"
 

@@ -15,8 +15,9 @@ numbers = st.floats(0, 1e300) | st.integers(0, 10**6)
 
 
 def test_defaults() -> None:
-    """Three retries after 1, 2 and 4 seconds."""
+    """Three retries after 1, 2 and 4 seconds, of more never one after more than a minute."""
     retry = Retry()
+    assert Retry(times=10).delay(10) == 60.0
     assert [retry.delay(attempt) for attempt in (1, 2, 3)] == [1.0, 2.0, 4.0]
     assert [retry.wanted(attempt, 1) for attempt in (1, 2, 3, 4)] == [True, True, True, False]
 

@@ -154,19 +154,59 @@ def test_spawn_tables(jobs: list[tuple[list[str], str]]) -> None:
     assert len(batch["env"]) == len({value for _, value in jobs})
 
 
-@given(st.integers(0, 25), st.integers(1, 10))
-def test_files(count: int, size: int) -> None:
-    """A batch of actions is cut into frames of at most so many, in order; the last one, and no other, says it is."""
-    actions = [("mkdir", f"/{number}") for number in range(count)]
-    frames = [decode(part) for part in files_frames(7, iter(actions), size)]
-    assert all(one[:2] == ["files", 7] and len(one[2]) <= size for one in frames)
-    assert [tuple(action) for one in frames for action in one[2]] == actions
+texts = st.sampled_from(["", "x" * 30, "y" * 70])
+actions = st.lists(
+    st.one_of(
+        st.just(("mkdir", "/d")),
+        st.tuples(st.just("write"), st.just("/f"), texts),
+        st.tuples(st.just("template"), st.just("/t"), st.just(0), st.lists(texts, min_size=1, max_size=4).map(tuple)),
+        st.tuples(st.just("render"), st.just("/r"), st.just(0), st.lists(texts, max_size=4), st.just(0o644)),
+    ),
+    max_size=25,
+)
+
+
+def size(action: Any) -> int:
+    """The characters of text in an action."""
+    return sum(len(item) if isinstance(item, str) else size(item) for item in action if not isinstance(item, int))
+
+
+@given(actions)
+def test_files(given_actions: list[Any]) -> None:
+    """A batch is cut into frames in order; the last one, and no other, says it is; none has much work in it."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(protocol, "FRAME_ACTIONS", 5)
+        patch.setattr(protocol, "FRAME_TEXT", 100)
+        frames = [decode(part) for part in files_frames(7, iter(given_actions))]
+    assert [one[:2] for one in frames] == [["files", 7]] * len(frames)
+    assert json.dumps([action for one in frames for action in one[2]]) == json.dumps(given_actions)
     assert [one[3] for one in frames] == [False] * (len(frames) - 1) + [True]
-    assert len(frames) == max(1, -(-count // size))
+    assert all(len(one[2]) <= 5 and sum(map(size, one[2][:-1])) <= 100 for one in frames)
+
+
+def test_files_without_actions() -> None:
+    """An empty batch is one empty frame, so that its end is told."""
+    assert [decode(part) for part in files_frames(1, ())] == [["files", 1, [], True]]
+
+
+def test_files_are_few_frames() -> None:
+    """Small actions share frames: a batch is not cut more often than it must be."""
+    batch = [("mkdir", "/d")] * (2 * protocol.FRAME_ACTIONS + 1)
+    assert [len(decode(part)[2]) for part in files_frames(1, batch)] == [
+        protocol.FRAME_ACTIONS,
+        protocol.FRAME_ACTIONS,
+        1,
+    ]
+
+
+def test_many_large_templates_fit() -> None:
+    """Templates count with their text: many of them never make a frame that is too long to send."""
+    batch = [("template", f"/t{number}", number, ("x" * protocol.FRAME_TEXT,)) for number in range(20)]
+    assert max(len(part) for part in files_frames(1, batch)) < 4 * protocol.FRAME_TEXT
 
 
 def test_files_are_cut_as_they_are_made() -> None:
     """Actions are asked for a frame at a time, so that a large batch is never whole in memory."""
-    remaining = iter([("mkdir", "/d")] * 100)
-    next(files_frames(1, remaining, 10))
-    assert len(list(remaining)) == 80  # its own ten are gone, and ten more to know that it is not the last
+    remaining = iter([("mkdir", "/d")] * (4 * protocol.FRAME_ACTIONS))
+    next(files_frames(1, remaining))
+    assert len(list(remaining)) >= 2 * protocol.FRAME_ACTIONS
