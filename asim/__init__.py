@@ -53,7 +53,7 @@ if _TYPE_CHECKING:
 
 __version__ = "0.1.0"
 
-__all__, __getattr__ = _exports(
+__all__, __getattr__, __dir__ = _exports(
     __name__,
     {
         ".entities.ensemble": "Ensemble",

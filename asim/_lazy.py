@@ -5,8 +5,8 @@ from collections.abc import Callable
 from importlib import import_module
 
 
-def exports(package: str, homes: dict[str, str]) -> tuple[list[str], Callable[[str], object]]:
-    """``__all__`` and ``__getattr__`` of a package.
+def exports(package: str, homes: dict[str, str]) -> tuple[list[str], Callable[[str], object], Callable[[], list[str]]]:
+    """``__all__``, ``__getattr__`` and ``__dir__`` of a package.
 
     :param package: its ``__name__``.
     :param homes: relative module -> the names in it, separated by blanks.
@@ -20,4 +20,4 @@ def exports(package: str, homes: dict[str, str]) -> tuple[list[str], Callable[[s
         setattr(sys.modules[package], name, value)
         return value
 
-    return sorted(home), load
+    return sorted(home), load, lambda: sorted({*vars(sys.modules[package]), *home})

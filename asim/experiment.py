@@ -11,13 +11,14 @@ from typing import TYPE_CHECKING, Any, Literal, Self, overload
 
 from .config import Config
 from .entities import Ensemble, Entity, Model
-from .entities.names import check_name, check_text
+from .entities.names import check_name
 from .errors import AsimError, ConfigError, ConfigTypeError, allowed
 from .factories import Factories, capabilities_of
 from .launchers.base import Launcher
 from .status import JobState
 from .tables import table
 from .units import Seconds, seconds
+from .values import check_text
 
 if TYPE_CHECKING:
     from .plan import LaunchPlan
@@ -327,8 +328,8 @@ class Experiment(Factories):
     async def history(self) -> list[dict[str, Any]]:
         """How the jobs of earlier runs in this directory ended, as their agents recorded it, oldest first.
 
-        Rows are like those of ``JobGroup.records`` (run, name, status, returncode, times, output files …). A job whose
-        agent still lives is RUNNING; one whose agent is gone without a record is LOST.
+        One dict per job: run, name, ensemble, status, returncode, reason, attempt, started_at, ended_at, pid, host, argv,
+        cwd, stdout, stderr. A job whose agent still lives is RUNNING; one whose agent is gone without a record is LOST.
         """
         from anyio import to_thread
 

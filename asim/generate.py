@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import islice
 from typing import Literal
 
@@ -70,8 +70,9 @@ class Layout:
 
     def claim(self, owner: str, path: str, source: Source) -> bool:
         """Reserve a path. False when it is a directory that is there already; two files at one path are refused."""
-        other = self.owners.setdefault(path, source)
-        if other is source:
+        other = self.owners.get(path)
+        if other is None:
+            self.owners[path] = source
             return True
         if other.kind == source.kind == "dir":
             return False
@@ -85,6 +86,7 @@ class Layouts:
     def __init__(self, sources: Mapping[str, Source], base: str, tag: str, strict_tags: bool) -> None:
         self._sources, self._base, self._tag, self._strict = sources, base, tag, strict_tags
         self._made: dict[tuple[EntityFiles, frozenset[str]], Layout] = {}
+        self._judged: set[tuple[int, tuple[str, ...]]] = set()
         self.templates: list[Template] = []
         self.origins: list[str] = []
         self.warnings: list[str] = []
@@ -100,10 +102,12 @@ class Layouts:
         layout = self._made.get(key)
         if layout is None:
             layout = self._made[key] = self._make(model.name, *key)
+        judged = (id(layout), model.params_as_args)
+        if judged not in self._judged:
+            self._judged.add(judged)
             unused = sorted(key[1] - layout.used - set(model.params_as_args))
             if unused:
-                text = f"{model.name}: no file and no argument uses the parameter(s) {', '.join(unused)}"
-                self._unused(text)
+                self._unused(f"{model.name}: no file and no argument uses the parameter(s) {', '.join(unused)}")
         return layout
 
     def _unused(self, text: str) -> None:
@@ -117,7 +121,7 @@ class Layouts:
             self._copy(layout, owner, self._source(owner, "to_copy", path))
         for path in files.symlink:
             source = self._source(owner, "to_symlink", path)
-            layout.claim(owner, os.path.basename(source.path), source)
+            layout.claim(owner, os.path.basename(source.path), replace(source, kind="link"))  # never merged into
             layout.fixed.append(("symlink", os.path.basename(source.path), source.path))
         for path in files.configure:
             self._configure(layout, owner, self._source(owner, "to_configure", path), names)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import sys
+from typing import TextIO
 
 from .config import Config
 from .errors import ConfigError, allowed
@@ -25,9 +26,15 @@ def get_logger(name: str, log_level: str | None = None, fmt: str | None = None) 
         raise ConfigError(allowed("log_level", log_level, f"must be one of {', '.join(_LEVELS)}"))
     logger = logging.getLogger(name)
     logger.setLevel(_LEVELS[level])
-    if not logger.handlers:
-        logger.addHandler(logging.StreamHandler(sys.stdout))
+    handler = next((handler for handler in logger.handlers if isinstance(handler, _Handler)), None)
+    if handler is None and not logger.handlers:  # the user's own handlers are left alone
+        handler = _Handler(sys.stdout)
+        logger.addHandler(handler)
         logger.propagate = False
-    for handler in logger.handlers:
+    if handler is not None:
         handler.setFormatter(logging.Formatter(fmt or _FORMAT))
     return logger
+
+
+class _Handler(logging.StreamHandler[TextIO]):
+    """The handler that :func:`get_logger` adds, so that it is known again."""

@@ -24,10 +24,10 @@ def check_dependencies(found: Sequence[tuple[Model, Ensemble | None]], known: Co
         if ensemble is not None:
             edges[model] += [other for other, _ in ensemble._after]
             edges.setdefault(ensemble, []).append(model)
+    _check_known(edges, known)
     for other in [other for others in edges.values() for other in others]:
         if isinstance(other, Ensemble):
             edges.setdefault(other, list(other.models))
-    _check_known(edges, known)
     _check_cycles(edges)
 
 

@@ -44,7 +44,10 @@ class Retry:
 
     def delay(self, attempt: int) -> float:
         """Seconds to wait after attempt number ``attempt`` (from 1) has failed."""
-        return min(self.max_backoff, self.backoff * self.factor ** min(attempt - 1, 64))
+        try:
+            return min(self.max_backoff, self.backoff * self.factor ** (attempt - 1))
+        except OverflowError:
+            return self.max_backoff if self.backoff else 0.0
 
     def wanted(self, attempt: int, code: int | None) -> bool:
         """Whether attempt number ``attempt`` (from 1), which failed with ``code``, is followed by another."""

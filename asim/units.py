@@ -22,9 +22,13 @@ def seconds(field: str, value: Seconds | None) -> float | None:
         value = value.total_seconds()
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         raise ConfigTypeError(allowed(field, value, "must be seconds (int or float) or a timedelta"))
-    if not 0 < value < float("inf"):
+    try:
+        number = float(value)
+    except OverflowError:
+        number = float("inf")
+    if not 0 < number < float("inf"):
         raise ConfigError(allowed(field, value, "must be more than 0 and finite"))
-    return float(value)
+    return number
 
 
 def clock(hours: int = 0, minutes: int = 0, seconds: int = 0) -> str:

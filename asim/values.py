@@ -187,3 +187,18 @@ def plain(value: object) -> object:
         return [plain(item) for item in items]
     scalar = _plain(value)
     return scalar if isinstance(scalar, (str, int, float, bool)) else str(scalar)
+
+
+def check_text(field: str, value: str) -> str:
+    """``value`` itself, if the operating system can take it as an argument or a path.
+
+    :raises ConfigError: it has a NUL, or a surrogate that stands for no byte.
+    """
+    if "\0" in value:
+        raise ConfigError(allowed(field, value, "must not contain a NUL character"))
+    if not value.isascii():
+        try:
+            value.encode("utf-8", "surrogateescape")
+        except UnicodeEncodeError:
+            raise ConfigError(allowed(field, value, "has a surrogate that stands for no byte")) from None
+    return value

@@ -41,6 +41,14 @@ BACK_OFF = (errno.EAGAIN, errno.EMFILE, errno.ENFILE, errno.ENOMEM)
 STARVED = 60.0  # seconds of such errors, with nothing of ours running, before a job is given up
 
 
+def attempt(make):
+    """What ``make`` makes, or the ValueError that it raises: text that stands for no bytes is one job's error, not all's."""
+    try:
+        return make()
+    except ValueError as exc:
+        return exc
+
+
 class Agent:
     def __init__(self, sock):
         self.queue = collections.deque()  # accepted, waiting for a slot
@@ -109,7 +117,7 @@ class Agent:
             due.append(now + 0.01)  # nobody tells when a grandchild goes
         if self.unwritten:
             due.append(now + 1.0)
-        return max(0, int((min(due) - now) * 1000) + 1) if due else None
+        return max(0, int(min(min(due) - now, 3600.0) * 1000) + 1) if due else None
 
     def startable(self, now):
         return self.queue and (self.cap is None or len(self.running) < self.cap) and now >= self.retry_at
@@ -177,12 +185,19 @@ class Agent:
         self.detach_on_eof, self.records = options["on_eof"] == "detach", raw(options["records"])
 
     def on_spawn(self, batch):
-        argvs = [[raw(item) for item in argv] for argv in batch["argv"]]
-        envs = [self.environment(changes) for changes in batch["env"]]
+        argvs = [attempt(lambda argv=argv: [raw(item) for item in argv]) for argv in batch["argv"]]
+        envs = [attempt(lambda changes=changes: self.environment(changes)) for changes in batch["env"]]
         for key, argv, env, cwd, out, err, limit in batch["jobs"]:
             if type(key) is not int or key in self.jobs or not argvs[argv]:
                 raise ProtocolError("job %r: not a number, here already, or without argv" % (key,))
             limit = None if limit is None else duration(limit)
+            bad = next((table for table in (argvs[argv], envs[env]) if isinstance(table, ValueError)), None)
+            if bad:
+                self.news.append([key, "error", time.time(), "cannot be written as bytes: %s" % bad])
+                continue
+            if self.leaving:  # too late
+                self.news.append([key, "end", time.time(), None, "stop", None])
+                continue
             job = self.jobs[key] = Job(key, argvs[argv], envs[env], raw(cwd), raw(out), raw(err), limit)
             self.queue.append(job)
 
@@ -345,7 +360,8 @@ class Agent:
         for job in due:
             if job.killed:  # unkillable, or zombies that a stranger does not reap
                 self.running.pop(job.pid, None)
-                self.finish(job, job.end or [job.key, "end", time.time(), None, job.why, None])
+                untold = job.key in self.jobs  # else only what it had left behind was being stopped
+                self.finish(job, (job.end or [job.key, "end", time.time(), None, job.why, None]) if untold else None)
             else:
                 job.killed, job.kill_at = True, now + GIVE_UP
                 job.extras.update(found.get(job.pid, {}))

@@ -85,8 +85,15 @@ def files_frames(number: int, actions: Iterable[FileAction]) -> Iterator[bytes]:
             yield frame("files", number, part, False)
             part, weight = [], 0
         part.append(action)
-        weight += sum(len(item) for item in action if isinstance(item, (str, list, tuple)))
+        weight += sum(map(_weight, action))
     yield frame("files", number, part, True)
+
+
+def _weight(item: object) -> int:
+    """About how many characters something has as JSON."""
+    if isinstance(item, (list, tuple)):
+        return sum(map(_weight, item))
+    return len(item) if isinstance(item, str) else 8
 
 
 class FrameDecoder:

@@ -12,7 +12,7 @@ class ProtocolError(Exception):
 
 
 def duration(seconds):
-    if not 0 <= float(seconds) < 1e9:
+    if not 0 <= float(seconds) < float("inf"):
         raise ProtocolError("%r is no duration" % (seconds,))
     return float(seconds)
 

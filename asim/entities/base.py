@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 from ..errors import ConfigError, ConfigTypeError, EntityExistsError, allowed
 from ..policies import Retry, When, check_when, retry_of
 from ..units import Seconds, seconds
-from .names import check_name, check_text
+from ..values import check_text
+from .names import check_name
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -8,9 +8,10 @@ from dataclasses import dataclass
 
 from ..errors import ConfigError, ConfigTypeError, allowed
 from ..tables import table
+from ..values import check_text
+from .names import RESERVED
 
 Paths = str | os.PathLike[str] | Sequence[str | os.PathLike[str]] | None
-RESERVED = frozenset({"asim_params.json", "asim_params.txt", "smartsim_params.txt"})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,8 +64,9 @@ def _path(field: str, item: object) -> str:
     if not isinstance(item, (str, os.PathLike)):
         raise ConfigTypeError(allowed(field, item, "must be a path (str or os.PathLike)"))
     path = os.fspath(item)
-    if not isinstance(path, str) or not path or "\0" in path:
-        raise ConfigError(allowed(field, item, "must be a non-empty text path without NUL"))
+    if not isinstance(path, str) or not path:
+        raise ConfigError(allowed(field, item, "must be a non-empty text path"))
+    check_text(field, path)
     if os.path.basename(path.rstrip("/")) in RESERVED:
         raise ConfigError(allowed(field, path, f"the names {sorted(RESERVED)} are written by asim itself"))
     return path

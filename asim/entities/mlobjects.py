@@ -12,7 +12,7 @@ from typing import Any, TypeAlias
 
 from ..errors import ConfigError, ConfigTypeError, EntityExistsError, allowed
 from ..settings._text import LOG, checked
-from .names import check_text
+from ..values import check_text
 
 BACKENDS = ("TORCH", "ONNX", "TF", "TFLITE")
 

@@ -6,12 +6,12 @@ import os
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from ..errors import ConfigTypeError, allowed
+from ..errors import ConfigError, ConfigTypeError, allowed
 from ..policies import Retry
 from ..settings.base import RunSettings
 from ..settings.batch import BatchSettings
 from ..units import Seconds
-from ..values import check_params, format_argument, normalise_params, render
+from ..values import check_params, check_text, format_argument, normalise_params, render
 from .base import Entity, register_once
 from .colocation import ColocatedDB, Colocation
 from .files import NO_FILES, EntityFiles, Paths
@@ -115,8 +115,17 @@ class Model(Entity, MLObjects, Colocation):
         return self._settings
 
     def params_to_args(self) -> list[str]:
-        """The arguments that ``params_as_args`` makes of the parameters. Changes nothing, so it can be asked often."""
-        return [item for name in self.params_as_args for item in format_argument(name, render(self.params[name]))]
+        """The arguments that ``params_as_args`` makes of the parameters. Changes nothing, so it can be asked often.
+
+        :raises ConfigError: one of the parameters has no value, or one that cannot be an argument.
+        """
+        arguments: list[str] = []
+        for name in self.params_as_args:
+            if name not in self.params:
+                raise ConfigError(allowed(f"{self.name}: params_as_args", name, "the parameters have no such name"))
+            text = check_text(f"{self.name}: params[{name!r}]", render(self.params[name]))
+            arguments += format_argument(name, text)
+        return arguments
 
     @property
     def exe_args(self) -> list[str]:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from ..errors import ConfigError, ConfigTypeError, allowed
+from ..values import check_text
 
+RESERVED = frozenset({"asim_params.json", "asim_params.txt", "smartsim_params.txt"})
 LONGEST = 200
 """Bytes; a file system allows 255, and ``.out``, ``.err.12`` or a temporary suffix is added."""
 
@@ -18,18 +20,9 @@ def check_name(field: str, name: object) -> str:
     """
     if not isinstance(name, str):
         raise ConfigTypeError(allowed(field, name, "must be a str"))
+    if name in RESERVED:
+        raise ConfigError(allowed(field, name, "is the name of a file that asim itself writes"))
     size = len(check_text(field, name).encode("utf-8", "surrogateescape"))
     if not 0 < size <= LONGEST or "/" in name or name[0] == "." or any(ord(c) < 32 or ord(c) == 127 for c in name):
         raise ConfigError(allowed(field, name, _RULES))
     return name
-
-
-def check_text(field: str, value: str) -> str:
-    """``value`` itself, if the operating system can take it as an argument or a path."""
-    if "\0" in value:
-        raise ConfigError(allowed(field, value, "must not contain NUL"))
-    try:
-        value.encode("utf-8", "surrogateescape")
-    except UnicodeEncodeError:
-        raise ConfigError(allowed(field, value, "has a surrogate that stands for no byte")) from None
-    return value

@@ -151,6 +151,8 @@ def status_of(row: Sequence[Any]) -> JobStatus:
         return JobStatus(_WHY[why], when, code, _stopped(why, code), usage=usage)
     if code == 0:
         return JobStatus(JobState.COMPLETED, when, 0, usage=usage)
+    if code is None:
+        return JobStatus(JobState.LOST, when, reason="its end could not be seen")
     return JobStatus(JobState.FAILED, when, code, ended_badly(code), usage=usage)
 
 

@@ -1,6 +1,7 @@
 """What an experiment's directory remembers: who was started, and how it ended.
 
-``<exp>/.asim/<run>.journal.jsonl`` is the driver's: a header, then one line per job before it is submitted.
+``<exp>/.asim/<run>.journal.jsonl`` is the driver's: a header for each agent, one line per job before it is submitted, and
+the ends that no agent has seen (cancelled while it waited, say).
 ``<exp>/.asim/<run>.exits.jsonl`` is the agent's: starts and ends as they happen, also when no driver is left.
 A *run* is one Experiment object's life; its token sorts by time. Both files only ever grow by whole lines.
 """
@@ -12,12 +13,12 @@ import os
 import secrets
 from collections.abc import Iterable, Iterator, Mapping
 from datetime import UTC, datetime
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
 from ..agent.protocol import FileAction
-from ..launchers.base import JobKey
+from ..launchers.base import JobKey, JobStatus, Launcher
 from ..launchers.local import lines_of
 from ..plan import JobSpec
 from ..status import JobState
@@ -70,6 +71,34 @@ def _lines(jobs: Iterable[tuple[JobKey, JobSpec, int]]) -> Iterator[str]:
         yield encode(row) + "\n"
 
 
+class Diary:
+    """Writes one run's journal, through the agent of the host where the experiment's directory is."""
+
+    def __init__(self, name: str, path: str, token: str) -> None:
+        self._name, self._path, self._token = name, path, token
+        self._head = ""
+
+    def introduce(self, launcher: str, agent: Mapping[str, object]) -> None:
+        """What follows is told by this agent."""
+        self._head = header(self._token, self._name, launcher, agent)
+
+    async def started(self, launcher: Launcher, jobs: Iterable[tuple[JobKey, JobSpec, int]]) -> None:
+        """These are about to be submitted. They are on the disk when this returns."""
+        head, self._head = self._head, ""
+        folder = ("mkdirs", f"{self._path}/{FOLDER}")
+        try:
+            await launcher.files(chain([folder], job_actions(journal_path(self._path, self._token), head, jobs)))
+        except BaseException:
+            self._head = head
+            raise
+
+    async def ended(self, launcher: Launcher, ends: Iterable[tuple[JobKey, JobStatus]]) -> None:
+        """These ended without any launcher having seen it: cancelled while they waited, refused, lost."""
+        rows = ({"ended": key, "status": end.state.value, "reason": end.reason, "time": end.time} for key, end in ends)
+        text = "".join(json.dumps(row) + "\n" for row in rows)
+        await launcher.files([("append", journal_path(self._path, self._token), text)])
+
+
 def read_history(experiment: str, but: str = "") -> list[dict[str, Any]]:
     """The jobs of all runs that this directory remembers, oldest first (does file I/O; call it in a thread).
 
@@ -85,21 +114,33 @@ def read_history(experiment: str, but: str = "") -> list[dict[str, Any]]:
 
 
 def _run(token: str, journal: bytes, records: str) -> list[dict[str, Any]]:
-    lines = [line for line in map(_loads, journal.splitlines()) if line is not None]
-    agent: Mapping[str, Any] = next((line["agent"] for line in lines if "agent" in line), {})
-    absent = JobState.RUNNING if _alive(agent) else JobState.LOST
-    rows = {line["key"]: _row(token, line, agent, absent) for line in lines if "key" in line}
-    data = Path(records).read_bytes() if os.path.exists(records) else b""
-    for key, status in lines_of(data):
-        row = rows.get(key)
-        if row is None:
-            continue
-        if status.state is JobState.RUNNING:
-            row.update(started_at=datetime.fromtimestamp(status.time, UTC), pid=status.pid)
+    agent: Mapping[str, Any] = {}
+    absent = JobState.LOST
+    rows: dict[int, dict[str, Any]] = {}
+    ends: list[tuple[JobKey, JobStatus]] = []
+    for line in filter(None, map(_loads, journal.splitlines())):
+        if "agent" in line:
+            agent = line["agent"]
+            absent = JobState.RUNNING if _alive(agent) else JobState.LOST
+        elif "ended" in line:
+            ends.append(
+                (JobKey(line["ended"]), JobStatus(JobState[line["status"]], line["time"], None, line["reason"]))
+            )
         else:
-            ended = datetime.fromtimestamp(status.time, UTC)
-            row.update(status=status.state.value, returncode=status.code, reason=status.reason, ended_at=ended)
+            rows[line["key"]] = _row(token, line, agent, absent)
+    data = Path(records).read_bytes() if os.path.exists(records) else b""
+    for key, status in chain(ends, lines_of(data)):
+        if key in rows:
+            _apply(rows[key], status)
     return list({row["name"]: row for row in rows.values()}.values())  # of several attempts, the last
+
+
+def _apply(row: dict[str, Any], status: JobStatus) -> None:
+    when = datetime.fromtimestamp(status.time, UTC)
+    if status.state is JobState.RUNNING:
+        row.update(started_at=when, pid=status.pid)
+    else:
+        row.update(status=status.state.value, returncode=status.code, reason=status.reason, ended_at=when)
 
 
 def _row(token: str, line: Mapping[str, Any], agent: Mapping[str, Any], absent: JobState) -> dict[str, Any]:

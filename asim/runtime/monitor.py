@@ -63,6 +63,7 @@ class Monitor:
         self.hub = EventHub()
         self.jobs: list[Job] = []
         self.latest: dict[Model, Job] = {}
+        self.decided: list[tuple[JobKey, JobStatus]] = []  # ends that the launcher has not seen
         self.closing = False
         self._submit, self._spawn, self._cancel = submit, spawn, cancel
         self._keys = itertools.count(1)
@@ -143,7 +144,7 @@ class Monitor:
             LOG.info("%s: %s; attempt %d follows in %g s", job.name, status.reason, job.attempt + 1, delay)
             self._retry(job, status, delay)
         else:
-            self._end(job, status)
+            self._end(job, status, seen=True)
 
     def _retry(self, job: Job, status: JobStatus, delay: float) -> None:
         previous, job.status = job.status, JobState.PENDING
@@ -161,9 +162,11 @@ class Monitor:
 
         self._spawn(later)
 
-    def _end(self, job: Job, status: JobStatus) -> None:
+    def _end(self, job: Job, status: JobStatus, *, seen: bool = False) -> None:
         if not status.state.follows(job.status):
             return
+        if not seen:
+            self.decided.append((JobKey(job.key), status))
         self._move(job, status)
         self._open -= 1
         if status.state not in (JobState.COMPLETED, JobState.CANCELLED):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from itertools import chain
 from typing import Any, Literal, TypeVar
 
 import anyio
@@ -13,25 +12,17 @@ from .. import generate as gen
 from ..agent.protocol import FileAction
 from ..config import Config
 from ..entities import Ensemble
-from ..errors import AgentError, AsimError, FileActionError, UnsupportedError, allowed
+from ..errors import AgentError, AsimError, UnsupportedError, allowed
 from ..launchers.base import Capabilities, JobKey, Launcher
-from ..plan import (
-    Context,
-    JobSpec,
-    LaunchPlan,
-    Member,
-    Planner,
-    batch_entities,
-    members,
-    needs,
-    ungenerated,
-    units_of,
-)
+from ..members import batch_entities, members, ungenerated, units_of
+from ..plan import Context, JobSpec, LaunchPlan, Member
+from ..planner import Planner, needs
 from ..status import JobState
-from . import journal
 from .events import EventStream
 from .group import JobGroup
 from .job import Job
+from .journal import Diary, new_token
+from .making import Maker
 from .monitor import Monitor
 from .owner import Owner
 from .survey import survey
@@ -61,15 +52,15 @@ class Session:
         grace: float,
     ) -> None:
         self.name, self.path, self.config, self.capabilities = name, path, config, capabilities
-        self.token = journal.new_token()
+        self.token = new_token()
         self.host = ""
         self.owner = Owner()
         self.monitor = Monitor(self._submit, self.owner.start_soon, self._cancel)
         self._make_launcher, self._grace = launcher, grace
         self._launcher: Launcher | None = None
         self._opening = anyio.Lock()
-        self._params: dict[str, Mapping[str, object]] = {}
-        self._header_written = False
+        self._maker = Maker(path, self.token)
+        self._diary = Diary(name, path, self.token)
         self._about: Mapping[str, object] = {}
         self._survivors: set[Job] = set()
         self._ended: anyio.Event | None = None
@@ -173,51 +164,15 @@ class Session:
         for warning in plan.warnings:
             LOG.warning("%s", warning)
         if plan.units:
-            await self._make_units(launcher, plan)
+            await self._maker.make(launcher, plan)
         wanted: list[FileAction] = [("mkdirs", path) for path in plan.directories]
         wanted += [("write", path, text) for path, text in plan.files.items()]
         if wanted:
             await launcher.files(wanted)
 
-    async def _make_units(self, launcher: Launcher, plan: LaunchPlan) -> None:
-        units, token, path = plan.units, self.token, self.path
-        params = {**self._params, **{model.name: model.params for unit in units for model, _ in unit.models}}
-        actions = chain(
-            [("mkdirs", path)],
-            gen.build(units, plan.layouts, token),
-            gen.write_params(path, params, token),
-            gen.swap(units, token),
-            gen.place_params(path, token),
-        )
-        try:
-            await launcher.files(actions)
-        except BaseException:
-            await self._undo(launcher, units)
-            raise
-        self._params = params
-        for unit in units:
-            for model, below in unit.models:
-                model._generated = f"{unit.target}/{below}" if below else unit.target
-            if unit.ensemble is not None:
-                unit.ensemble._generated = unit.target
-        await launcher.files(gen.discard(units, token))
-
-    async def _undo(self, launcher: Launcher, units: Sequence[gen.Unit]) -> None:
-        steps = [actions for unit in units for actions in gen.undo(unit, self.token)]
-        for actions in (*steps, gen.drop_params(self.path, self.token)):
-            try:
-                if actions:
-                    await launcher.files(actions)
-            except (FileActionError, AgentError) as exc:
-                LOG.debug("undoing: %s", exc)
-
     async def _journal(self, jobs: Iterable[tuple[JobKey, JobSpec, int]]) -> None:
         launcher = await self._opened()
-        head = "" if self._header_written else journal.header(self.token, self.name, launcher.name, self._about)
-        path = journal.journal_path(self.path, self.token)
-        folder = ("mkdirs", f"{self.path}/{journal.FOLDER}")
-        await launcher.files(chain([folder], journal.job_actions(path, head, jobs)))
-        self._header_written = True
+        await self._diary.started(launcher, jobs)
 
     async def _hand_over(self, jobs: Sequence[Job]) -> None:
         if jobs:
@@ -253,7 +208,8 @@ class Session:
                 launcher = self._make_launcher(self.token)
                 self._about = await launcher.open(self.monitor.evidence, self._lost)
                 self.host = str(self._about.get("host", ""))
-                self._launcher, self._header_written = launcher, False
+                self._launcher = launcher
+                self._diary.introduce(launcher.name, self._about)
         return self._launcher
 
     def _lost(self, error: AsimError) -> None:
@@ -270,6 +226,15 @@ class Session:
         except (AsimError, OSError) as exc:
             LOG.error("%s: %s", self.name, exc)
         self.monitor.lost(theirs, f"{error}; what it left running was stopped")
+
+    async def _write_decided(self) -> None:
+        """Ends that no launcher has seen are for the driver to write down."""
+        decided, self.monitor.decided = self.monitor.decided, []
+        if decided and self._launcher is not None:
+            try:
+                await self._diary.ended(self._launcher, decided)
+            except AsimError as exc:
+                LOG.error("%s: %s", self.name, exc)
 
     # -- handles ask this
 
@@ -304,6 +269,7 @@ class Session:
         async with self._opening:
             self._closed = True
         self.monitor.close()
+        await self._write_decided()
         survivors = [JobKey(job.key) for job in self.monitor.live if job in self._survivors] if interrupted else []
         keep: Sequence[JobKey] | Literal["all"] = "all" if on_exit == "detach" and self.monitor.live else survivors
         if self._launcher is not None:

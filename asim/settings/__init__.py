@@ -32,7 +32,7 @@ if _TYPE_CHECKING:
     from .step import Step as Step
     from .step import StepContext as StepContext
 
-__all__, __getattr__ = _exports(
+__all__, __getattr__, __dir__ = _exports(
     __name__,
     {
         ".aprun": "AprunSettings",

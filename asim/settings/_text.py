@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from os import PathLike, fspath
 
 from ..errors import ConfigError, ConfigTypeError, allowed
+from ..values import check_text
 
 Value = str | int | float | bool | None
 """What a flag may be given: ``None``, ``""`` and True are the bare flag, False leaves the flag out."""
@@ -20,13 +21,11 @@ def checked(field: str, value: object) -> str:
     """``value`` when it is text that can be one item of an argument list.
 
     :raises ConfigTypeError: not a str.
-    :raises ConfigError: it has a NUL character, which no program can be given.
+    :raises ConfigError: it has a character that no program can be given.
     """
     if not isinstance(value, str):
         raise ConfigTypeError(allowed(field, value, "must be str"))
-    if "\0" in value:
-        raise ConfigError(allowed(field, value, "must not contain a NUL character"))
-    return value
+    return check_text(field, value)
 
 
 def program(field: str, value: str | PathLike[str]) -> str:

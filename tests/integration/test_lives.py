@@ -90,6 +90,19 @@ async def test_history_is_what_earlier_runs_did(home):
     assert all(row["started_at"] <= row["ended_at"] and row["host"] for row in rows)
 
 
+async def test_history_knows_what_never_ran(home):
+    """A job that was cancelled while it waited for another is CANCELLED in the history, with the reason."""
+    async with Experiment("exp", max_concurrent=1) as exp:
+        bad, after = sh(exp, "bad", "exit 1"), sh(exp, "after", "true")
+        after.after(bad)
+        await exp.start(bad, after)
+        await exp.start(sh(exp, "long", "sleep 60"), sh(exp, "queued", "true"), block=False)
+    async with Experiment("exp") as exp:
+        rows = {row["name"]: row for row in await exp.history()}
+    assert [row["status"] for row in rows.values()] == ["FAILED", "CANCELLED", "CANCELLED", "CANCELLED"]
+    assert "bad" in rows["after"]["reason"]
+
+
 async def test_history_of_an_agent_that_left_no_word_is_lost(home):
     """A job without a record of its end, whose agent is gone, is LOST, not anything better."""
     folder = home / "exp" / ".asim"

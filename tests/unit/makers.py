@@ -9,17 +9,9 @@ from typing import Any
 from asim.entities import Ensemble, Entity, Model
 from asim.generate import Source, Unit
 from asim.launchers.base import Capabilities
-from asim.plan import (
-    Context,
-    Facts,
-    LaunchPlan,
-    Planner,
-    batch_entities,
-    members,
-    needs,
-    ungenerated,
-    units_of,
-)
+from asim.members import batch_entities, members, ungenerated, units_of
+from asim.plan import Context, Facts, LaunchPlan
+from asim.planner import Planner, needs
 from asim.settings import RunSettings
 
 LOCAL = Capabilities(launcher="local", batch=False, local_programs=True)

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 
 from asim.entities import Ensemble, Entity, Model
 from asim.errors import ConfigError
+from asim.members import members
 from asim.ordering import check_dependencies
-from asim.plan import members
 
 from .makers import ensemble, model, settings
 

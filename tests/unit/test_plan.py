@@ -10,18 +10,9 @@ import pytest
 
 from asim.entities import Ensemble, Model
 from asim.errors import ConfigError, ConfigTypeError, EntityExistsError, MissingFileError, UnsupportedError
-from asim.plan import (
-    SLICE,
-    Facts,
-    JobSpec,
-    Planner,
-    check_targets,
-    members,
-    needs,
-    place,
-    ungenerated,
-    units_of,
-)
+from asim.members import members, place, ungenerated, units_of
+from asim.plan import Facts, JobSpec
+from asim.planner import SLICE, Planner, check_targets, needs
 from asim.policies import Retry
 from asim.settings import MpiexecSettings, SbatchSettings, Singularity
 

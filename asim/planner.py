@@ -1,0 +1,227 @@
+"""Planning: from entities to a :class:`~asim.plan.LaunchPlan`. Every cross-check of a start is here, before any I/O.
+
+:func:`needs` says what must be looked up, the runtime looks it up (:mod:`asim.runtime.survey`), and a :class:`Planner`
+makes the plan.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from itertools import pairwise
+from typing import Any
+
+from .agent.protocol import Environment
+from .entities import Ensemble, Entity, Model
+from .errors import ConfigError, EntityExistsError, MissingFileError, UnsupportedError, allowed
+from .generate import Layouts, Unit
+from .members import place
+from .ordering import check_dependencies
+from .plan import BatchPlan, Context, Facts, JobSpec, LaunchPlan, Member, Needs
+from .policies import retry_of
+from .settings import BatchContext, BatchSettings, RunSettings, Step, StepContext
+
+SLICE = 256
+"""Members planned between two chances for other tasks to run."""
+
+
+# -- what must be looked up
+
+
+def needs(context: Context, found: Sequence[Member], units: Sequence[Unit]) -> Needs:
+    """What planning will ask of the world.
+
+    :param found: members that will be started.
+    :param units: directories that will be made.
+    """
+    programs: set[str] = set()
+    sources: dict[str, bool] = {}
+    seen: set[int] = set()
+    for model, _ in found:
+        settings = model.settings_view
+        if id(settings) not in seen:
+            seen.add(id(settings))
+            programs |= _programs(settings)
+    for model in [model for unit in units for model, _ in unit.models]:
+        if model.files and id(model.files) not in seen:
+            seen.add(id(model.files))
+            for path in (*model.files.copy, *model.files.symlink):
+                sources.setdefault(os.path.normpath(os.path.join(context.cwd, path)), False)
+            for path in model.files.configure:
+                sources[os.path.normpath(os.path.join(context.cwd, path))] = True
+    targets = frozenset(unit.target for unit in units)
+    return Needs(programs=frozenset(programs), sources=sources, targets=targets)
+
+
+def _programs(settings: RunSettings) -> set[str]:
+    """The words that a command may begin with, or that must exist here."""
+    words = {settings.run_command} if settings.run_command else set()
+    for part in (settings, *settings.mpmd):
+        words.add(part.container.prefix("/")[0] if part.container else part.exe)
+    return words
+
+
+# -- the plan
+
+
+def check_targets(context: Context, units: Sequence[Unit], taken: frozenset[str], overwrite: bool) -> list[Unit]:
+    """The units, with those that replace a directory marked.
+
+    :raises EntityExistsError: a directory exists and may not be overwritten.
+    :raises ConfigError: overwriting would remove the experiment's own or the current directory, or one above.
+    """
+    checked: list[Unit] = []
+    for unit in units:
+        if unit.target in taken and not overwrite:
+            what = "exists; generate(..., overwrite=True) replaces it"
+            raise EntityExistsError(allowed(f"{unit.name}: directory", unit.target, what))
+        if any(_within(keep, unit.target) for keep in (context.path, context.cwd)):
+            what = "holds the experiment's directory or the current one, and would be replaced"
+            raise ConfigError(allowed(f"{unit.name}: path", unit.target, what))
+        checked.append(replace(unit, replaces=unit.target in taken))
+    ordered = sorted(checked, key=lambda unit: unit.target.rstrip("/") + "/")
+    for first, second in pairwise(ordered):
+        if _within(second.target, first.target):
+            what = f"is the directory of {first.name}, or inside it; each needs one of its own"
+            raise EntityExistsError(allowed(f"{second.name}: path", second.target, what))
+    return checked
+
+
+def _within(path: str, directory: str) -> bool:
+    return f"{path.rstrip('/')}/".startswith(f"{directory.rstrip('/')}/")
+
+
+class Planner:
+    """Makes one :class:`LaunchPlan`, a slice of members at a time (:meth:`steps`), so that a loop is never held up."""
+
+    def __init__(self, context: Context, facts: Facts, *, tag: str = ";", strict_tags: bool = False) -> None:
+        self._context, self._facts = context, facts
+        layouts = Layouts(facts.sources, context.cwd, tag, strict_tags)
+        self.plan = LaunchPlan(context=context, layouts=layouts)
+        self._steps: dict[tuple[int, tuple[str, ...]], tuple[tuple[str, ...], Environment]] = {}
+        self._homes: dict[Model, str] = {}
+        self._steps_of: dict[str, Step] = {}
+
+    def generation(self, units: Sequence[Unit], overwrite: bool = False) -> None:
+        """Plan these directories."""
+        self.plan.units = check_targets(self._context, units, self._facts.taken, overwrite)
+        for unit in self.plan.units:
+            for model, below in unit.models:
+                self.plan.layouts.of(model)
+                self._homes[model] = f"{unit.target}/{below}" if below else unit.target
+
+    def start(self, found: Sequence[Member], batches: Sequence[Entity]) -> Iterator[None]:
+        """Plan the jobs of these members; yields between slices."""
+        self._check(found, batches)
+        for index, (model, ensemble) in enumerate(found):
+            in_batch = model in batches or ensemble in batches
+            self.plan.jobs.append(self._job(model, ensemble, in_batch))
+            if index % SLICE == SLICE - 1:
+                yield
+        for entity in batches:
+            self.plan.batches.append(self._batch(entity))
+
+    def _check(self, found: Sequence[Member], batches: Sequence[Entity]) -> None:
+        context = self._context
+        if batches and not context.capabilities.batch:
+            what = f"the {context.capabilities.launcher} launcher has no batch jobs; leave batch_settings out"
+            raise UnsupportedError(allowed("batch_settings", batches[0].name, what))
+        for model, _ in found:
+            if model.name in context.busy:
+                what = "a job of this name is still running in this experiment"
+                raise EntityExistsError(allowed("entities", model.name, what))
+            if model._colocated is not None or model._ml:
+                _refuse_database(model)
+        check_dependencies(found, context.known)
+
+    def _job(self, model: Model, ensemble: Ensemble | None, in_batch: bool) -> JobSpec:
+        home = self._homes.get(model) or place(self._context, model, ensemble) or model._generated
+        cwd, outputs = (home, home) if home else (self._context.cwd, self._context.path)
+        settings = model.settings_view
+        argv, env = self._command(model, settings, cwd, outputs, in_batch)
+        timeout = model._timeout or (ensemble._timeout if ensemble else None) or settings.timeout
+        retries = model._retries or (ensemble._retries if ensemble else None)
+        if retries is None and settings.retries is not None:
+            retries = retry_of(f"{model.name}: retries", settings.retries)
+        return JobSpec(
+            name=model.name,
+            model=model,
+            ensemble=ensemble,
+            argv=argv,
+            env=env,
+            cwd=cwd,
+            outputs=outputs,
+            timeout=timeout,
+            retries=retries,
+        )
+
+    def _command(
+        self, model: Model, settings: RunSettings, cwd: str, outputs: str, in_batch: bool
+    ) -> tuple[tuple[str, ...], Environment]:
+        args = tuple(model.exe_args)
+        key = (id(settings), args)
+        known = self._steps.get(key)
+        if known is not None:
+            return known
+        launcher = self._context.capabilities.launcher
+        for part in settings.mpmd:
+            if part.container is None:
+                self._program(model, "mpmd exe", part.exe)
+        step = settings.step(
+            StepContext(
+                name=model.name,
+                cwd=cwd,
+                stdout=f"{outputs}/{model.name}.out",
+                stderr=f"{outputs}/{model.name}.err",
+                exe=settings.exe if settings.container else self._program(model, "exe", settings.exe),
+                exe_args=args,
+                run_command=self._program(model, "run_command", settings.run_command) if settings.run_command else "",
+                launcher=launcher,
+                in_batch=in_batch,
+            )
+        )
+        self.plan.files.update(step.files)
+        self._steps_of[model.name] = step
+        argv = (self._program(model, "exe", step.argv[0]), *step.argv[1:])
+        made = (argv, tuple(step.env.items()))
+        if settings.placeless(launcher) and not in_batch:
+            self._steps[key] = made
+        return made
+
+    def _program(self, model: Model, field: str, word: str) -> str:
+        if not self._context.capabilities.local_programs or word in self._facts.programs.values():
+            return word
+        found = self._facts.programs.get(word)
+        if found is None:
+            raise MissingFileError(allowed(f"{model.name}: {field}", word, "no such executable file here or in PATH"))
+        return found
+
+    def _batch(self, entity: Entity) -> BatchPlan:
+        settings = _batch_settings(entity)
+        models = entity.models if isinstance(entity, Ensemble) else [entity]
+        home = os.path.join(self._context.path, entity.name)
+        context = BatchContext(name=entity.name, stdout=f"{home}.out", stderr=f"{home}.err")
+        specs = {job.name: job for job in self.plan.jobs}
+        lines = [(specs[model.name].cwd, self._steps_of[model.name]) for model in models]
+        return BatchPlan(
+            name=entity.name,
+            script_path=f"{home}.sh",
+            script=settings.script(context, lines),
+            submit=settings.submit_argv(f"{home}.sh"),
+            members=tuple(model.name for model in models),
+        )
+
+
+def _batch_settings(entity: Any) -> BatchSettings:
+    settings = entity.batch_settings
+    assert isinstance(settings, BatchSettings)
+    return settings
+
+
+def _refuse_database(model: Model) -> None:
+    if model._colocated is not None:
+        what = "a colocated database is recorded on this model, but this version cannot start databases yet"
+        raise UnsupportedError(allowed(f"{model.name}: colocate_db", model._colocated.db_identifier, what))
+    what = "ML objects are recorded on this model, but there is no running database that they could be uploaded to"
+    raise UnsupportedError(allowed(f"{model.name}: ML objects", [thing.name for thing in model._ml], what))
