@@ -36,6 +36,7 @@ from text import raw
 
 VERSION = 1
 SLICE = 0.005  # seconds of work between two looks at the stream and at exits
+PATIENCE = 0.01  # seconds that news may wait while there is more to start; an idle agent sends at once
 GIVE_UP = 5.0  # seconds after SIGKILL before an unkillable process (or a foreign zombie) is no longer waited for
 BACK_OFF = (errno.EAGAIN, errno.EMFILE, errno.ENFILE, errno.ENOMEM)
 STARVED = 60.0  # seconds of such errors, with nothing of ours running, before a job is given up
@@ -60,7 +61,7 @@ class Agent:
         self.run, self.cap, self.grace, self.detach_on_eof, self.leaving = "", None, 5.0, False, False
         self.records = self.records_fd = self.starved_since = None
         self.retry_at, self.adopts, self.terminated = 0.0, True, False
-        self.environ = dict(os.environb)
+        self.environ, self.flushed = dict(os.environb), 0.0
         self.poller = select.poll()
         self.wake, wake = os.pipe()
         for fd in (self.wake, wake):
@@ -89,7 +90,7 @@ class Agent:
         self.flush()
         self.adopts = adopt_orphans()
         while not (self.leaving and not self.jobs and not self.stopping):
-            for fd, _ in self.poller.poll(self.timeout()):
+            for fd, _ in self.wait():
                 if fd == self.wake:
                     os.read(self.wake, 4096)
                 elif self.stream:
@@ -99,14 +100,26 @@ class Agent:
             self.reap()
             self.deadlines()
             self.work(time.monotonic() + SLICE)
-            self.flush()
+            if not self.busy() or time.monotonic() > self.flushed + PATIENCE:
+                self.flush()
         self.sweep()
         self.flush(last=True)
+
+    def wait(self):
+        """Wait for a message, an exit, or what is due. Only here SIGCHLD is let in, so that many exits are one signal."""
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGCHLD])
+        try:
+            return self.poller.poll(self.timeout())
+        finally:
+            signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGCHLD])
+
+    def busy(self):
+        return self.batch() is not None or self.startable(time.monotonic())
 
     def timeout(self):
         """Milliseconds until something is due; None when only a message or an exit can be next."""
         now = time.monotonic()
-        if self.batch() is not None or self.startable(now):
+        if self.busy():
             return 0
         due = [job.kill_at for job in self.stopping.values()]
         if self.limits:
@@ -136,6 +149,7 @@ class Agent:
 
     def flush(self, last=False):
         """News to the records file (on a full disk kept, and tried again) and to the driver."""
+        self.flushed = time.monotonic()
         if self.news:
             line, self.news = dumps(self.news), []
             self.unwritten += line + b"\n"

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from asim import Experiment, JobState, SubmitError
+from asim import Experiment, JobState, Retry, SubmitError
 from asim.config import Config
 from asim.errors import AgentError
 from asim.launchers.base import JobKey
@@ -147,7 +147,7 @@ async def test_a_refused_retry_fails_the_job(home):
     """When a later attempt cannot be submitted, the job ends with the reason."""
     fake = FakeLauncher(lambda spec: Outcome(state=JobState.FAILED, code=1))
     async with Experiment("exp", launcher=fake) as exp:
-        model = exp.create_model("m", exp.create_run_settings("anything"), retries=1)
+        model = exp.create_model("m", exp.create_run_settings("anything"), retries=Retry(times=1, backoff=0.01))
         group = await exp.start(model, block=False)
         fake.refuse = SubmitError("gone")
         await group.wait(10)
