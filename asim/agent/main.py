@@ -31,8 +31,8 @@ import time
 
 from files import Files
 from processes import Job, adopt_orphans, explain, processes, rescue, send, stamp, start, strays
-from stream import ProtocolError, Stream, dumps, duration, pack
-from text import raw
+from stream import ProtocolError, Records, Stream, dumps, duration, pack
+from text import attempt, raw
 
 VERSION = 1
 SLICE = 0.005  # seconds of work between two looks at the stream and at exits
@@ -42,14 +42,6 @@ BACK_OFF = (errno.EAGAIN, errno.EMFILE, errno.ENFILE, errno.ENOMEM)
 STARVED = 60.0  # seconds of such errors, with nothing of ours running, before a job is given up
 
 
-def attempt(make):
-    """What ``make`` makes, or the ValueError that it raises: text that stands for no bytes is one job's error, not all's."""
-    try:
-        return make()
-    except ValueError as exc:
-        return exc
-
-
 class Agent:
     def __init__(self, sock):
         self.queue = collections.deque()  # accepted, waiting for a slot
@@ -57,9 +49,9 @@ class Agent:
         self.running = {}  # pid of a leader -> Job
         self.stopping = {}  # key -> Job whose group (or what its leader left there) is being stopped
         self.batches = {}  # number -> Files
-        self.limits, self.news, self.unwritten = [], [], b""
+        self.limits, self.news = [], []
         self.run, self.cap, self.grace, self.detach_on_eof, self.leaving = "", None, 5.0, False, False
-        self.records = self.records_fd = self.starved_since = None
+        self.records = self.starved_since = None
         self.retry_at, self.adopts, self.terminated = 0.0, True, False
         self.environ, self.flushed = dict(os.environb), 0.0
         self.poller = select.poll()
@@ -128,7 +120,7 @@ class Agent:
             due.append(self.retry_at)
         if self.stopping and not self.adopts:
             due.append(now + 0.01)  # nobody tells when a grandchild goes
-        if self.unwritten:
+        if self.records and self.records.unwritten:
             due.append(now + 1.0)
         return max(0, int(min(min(due) - now, 3600.0) * 1000) + 1) if due else None
 
@@ -152,16 +144,11 @@ class Agent:
         self.flushed = time.monotonic()
         if self.news:
             line, self.news = dumps(self.news), []
-            self.unwritten += line + b"\n"
+            self.records.add(line)
             if self.stream:
                 self.stream.outbox += pack(b'["news",' + line + b"]")
-        try:
-            if self.unwritten and self.records_fd is None:
-                self.records_fd = os.open(self.records, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o666)
-            if self.unwritten:
-                self.unwritten = self.unwritten[os.write(self.records_fd, self.unwritten) :]
-        except OSError:
-            pass
+        if self.records:
+            self.records.write()
         if self.stream:
             self.stream.flush(last)
 
@@ -194,9 +181,7 @@ class Agent:
         if version != VERSION:
             raise ProtocolError("protocol version %r; this agent speaks %d" % (version, VERSION))
         self.run, self.cap, self.grace = str(options["run"]), options["cap"], duration(options["grace"])
-        if b"\0" in raw(options["records"]):
-            raise ProtocolError("the name of the records file has a NUL in it")
-        self.detach_on_eof, self.records = options["on_eof"] == "detach", raw(options["records"])
+        self.detach_on_eof, self.records = options["on_eof"] == "detach", Records(raw(options["records"]))
 
     def on_spawn(self, batch):
         argvs = [attempt(lambda argv=argv: [raw(item) for item in argv]) for argv in batch["argv"]]

@@ -1,6 +1,7 @@
 """Frames over one socket that never blocks. Part of the agent program: standard library only."""
 
 import json
+import os
 import select
 import struct
 
@@ -26,6 +27,27 @@ encode = json.JSONEncoder(separators=(",", ":")).encode
 
 def dumps(value):
     return encode(value).encode("ascii")
+
+
+class Records:
+    """The file that tells how jobs started and ended. On a full disk lines are kept, and tried again."""
+
+    def __init__(self, path):
+        if b"\0" in path:
+            raise ProtocolError("the name of the records file has a NUL in it")
+        self.path, self.fd, self.unwritten = path, None, b""
+
+    def add(self, line):
+        self.unwritten += line + b"\n"
+
+    def write(self):
+        try:
+            if self.unwritten and self.fd is None:
+                self.fd = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o666)
+            if self.unwritten:
+                self.unwritten = self.unwritten[os.write(self.fd, self.unwritten) :]
+        except OSError:
+            pass
 
 
 class Stream:
