@@ -92,7 +92,10 @@ class Agent:
             self.reap()
             self.deadlines()
             self.work(time.monotonic() + SLICE)
-            if not self.busy() or time.monotonic() > self.flushed + PATIENCE:
+            if not self.busy():
+                os.chdir("/")  # be in nobody's way
+                self.flush()
+            elif time.monotonic() > self.flushed + PATIENCE:
                 self.flush()
         self.sweep()
         self.flush(last=True)

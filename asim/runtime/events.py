@@ -60,12 +60,12 @@ class EventStream:
             raise ConfigError(allowed("buffer", buffer, "must be an int of 1 or more"))
         self._hub, self._wanted = hub, wanted
         self._events: deque[JobEvent] = deque()
-        self._buffer, self._missed, self._ended = buffer, 0, False
+        self._buffer, self._missed, self.ended = buffer, 0, False
         self._wake = anyio.Event()
 
     def put(self, event: JobEvent) -> None:
         """Called for every event, in the loop; never waits."""
-        if self._ended or (self._wanted is not None and not self._wanted(event.job)):
+        if self.ended or (self._wanted is not None and not self._wanted(event.job)):
             return
         if len(self._events) == self._buffer:
             self._events.popleft()
@@ -75,7 +75,7 @@ class EventStream:
 
     def end(self) -> None:
         """No more events come; what is buffered can still be read."""
-        self._ended = True
+        self.ended = True
         self._wake.set()
 
     def close(self) -> None:
@@ -88,7 +88,7 @@ class EventStream:
 
     async def __anext__(self) -> JobEvent:
         while not self._events:
-            if self._ended:
+            if self.ended:
                 self.close()
                 raise StopAsyncIteration
             self._wake = anyio.Event()

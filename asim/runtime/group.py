@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Generator, Iterator, Sequence
+import weakref
+from collections.abc import AsyncIterator, Callable, Generator, Iterator, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -26,9 +27,11 @@ class JobGroup(Sequence[Job]):
         self._news: anyio.Event | None = None
         self._names: dict[str, Job] | None = None
         self._streams: list[EventStream] = []
+        # a fail-fast group must do its work though nobody holds it; any other is of use only to who does
+        me: Callable[[], JobGroup | None] = (lambda: self) if fail_fast else weakref.ref(self)
         for job in self.jobs:
             if not job.status.terminal:
-                job._groups += (self,)
+                job._groups = (*[group for group in job._groups if group() is not None], me)
 
     # -- as a sequence
 
@@ -130,7 +133,7 @@ class JobGroup(Sequence[Job]):
         if self.done:
             stream.end()
         else:
-            self._streams.append(stream)
+            self._streams = [*[other for other in self._streams if not other.ended], stream]
         return stream
 
     async def cancel(self) -> None:

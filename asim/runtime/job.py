@@ -66,7 +66,7 @@ class Job:
         self._started: float | None = None
         self._ended: float | None = None
         self._waiter: anyio.Event | None = None
-        self._groups: tuple[JobGroup, ...] = ()
+        self._groups: tuple[Callable[[], JobGroup | None], ...] = ()
 
     returncode: int | None
     attempt: int
@@ -135,6 +135,7 @@ class Job:
             "system_s": usage.system_s if usage else None,
             "max_rss": usage.max_rss if usage else None,
             "host": self.host,
+            "pid": self.pid,
             "cwd": self.spec.cwd,
             "stdout": self.spec.stdout,
             "stderr": self.spec.stderr,
@@ -185,7 +186,7 @@ class Job:
         if status.state.terminal:
             self.returncode, self.usage, self._ended = status.code, status.usage, status.time
             self._wake()
-            for group in self._groups:
+            for group in self.groups():
                 group._job_ended(self)
         elif status.state is JobState.RUNNING:
             self._started, self._ended, self.pid = status.time, None, status.pid
@@ -197,8 +198,12 @@ class Job:
 
     def _release(self) -> None:
         self._wake()
-        for group in self._groups:
+        for group in self.groups():
             group._wake()
+
+    def groups(self) -> list[JobGroup]:
+        """The groups that want to know of its end."""
+        return [group for ref in self._groups if (group := ref()) is not None]
 
 
 def failure(jobs: Sequence[Job]) -> JobFailed:

@@ -186,7 +186,7 @@ class Monitor:
         for gate in self._gates.get(job.model, ()):
             self._look(gate, job)
         if status.state.terminal:
-            groups, job._groups = job._groups, ()
+            groups, job._groups = job.groups(), ()
             for group in groups:
                 if group.done:
                     group._end_streams()

@@ -64,11 +64,11 @@ class SweepRequest:
             given = json.loads(body)
         except (ValueError, RecursionError) as exc:
             raise ConfigError(f"body: must be JSON: {exc}") from exc
-        if not isinstance(given, dict) or "temperatures" not in given:
+        if not isinstance(given, dict):
             raise ConfigError("body: must be a JSON object with temperatures, and perhaps steps and size")
         if unknown := sorted(given.keys() - cls.__dataclass_fields__.keys()):
             raise ConfigError(f"{', '.join(unknown)}: there are only temperatures, steps and size")
-        return cls(**given)
+        return cls(**{"temperatures": None, **given})
 
 
 # -- what it gets

@@ -175,7 +175,7 @@ def test_two_mpi_ranks_give_the_same_answer(serial: Run, tmp_path: Path) -> None
     """Each member really runs on two processors, and comes to the same temperatures and energies."""
     if find_tool("mpiexec") is None:
         missing("mpiexec is not installed (pip install mpich)")
-    parallel = run(tmp_path / "results", "--ranks", "2", "--max-concurrent", "2")
+    parallel = run(tmp_path / "results", "--ranks", "2", "--max-concurrent", "1")
     for row in parallel.rows:
         assert "on 2 procs for 500 steps" in Path(row["cwd"], "log.lammps").read_text()
     for column in ("final_temperature", "total_energy"):
