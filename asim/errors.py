@@ -58,12 +58,17 @@ class FileActionError(AsimError, OSError):
 
     :ivar errno: the operating system's error number.
     :ivar filename: the path that it was about.
+    :ivar verb: the action that failed.
+    :ivar done: how many actions of its batch were done before.
     """
 
-    def __init__(self, message: str, errno: int | None = None, filename: str | None = None) -> None:
+    def __init__(
+        self, message: str, errno: int | None = None, filename: str | None = None, verb: str = "", done: int = 0
+    ) -> None:
         super().__init__(message)
         self.errno = errno
         self.filename = filename
+        self.verb, self.done = verb, done
 
     def __str__(self) -> str:
         return str(self.args[0])

@@ -76,7 +76,7 @@ class Experiment(Factories):
         self._on_exit: OnExit = on_exit
         self._grace = 0.0 if stop_grace == 0 else seconds("stop_grace", stop_grace) or 0.0
         self._session: Session | None = None
-        self._closed = False
+        self._closed = self._interrupted = False
 
     # -- life
 
@@ -87,7 +87,7 @@ class Experiment(Factories):
     async def __aexit__(
         self, kind: type[BaseException] | None, exc: BaseException | None, trace: TracebackType | None
     ) -> None:
-        interrupted = exc is not None and not isinstance(exc, Exception)
+        interrupted = exc is not None and (self._interrupted or not isinstance(exc, Exception))
         await self._end(failed=exc is not None, interrupted=interrupted)
 
     async def aclose(self) -> None:
@@ -192,10 +192,23 @@ class Experiment(Factories):
         if not kill_on_interrupt:
             session.survive(group)
         if block:
-            await _finish(group, kill_on_interrupt)
+            await self._finish(group, kill_on_interrupt)
             if check:
                 group.check()
         return group
+
+    async def _finish(self, group: JobGroup, kill_on_interrupt: bool) -> None:
+        import anyio
+
+        try:
+            await group.wait()
+        except BaseException:
+            if kill_on_interrupt:
+                with anyio.CancelScope(shield=True):
+                    await group.cancel()
+            else:
+                self._interrupted = True
+            raise
 
     def _launch_summary(self, entities: Sequence[Any]) -> str:
         lines = ["=== Launch Summary ===", f"Experiment: {self.name}", f"Experiment Path: {self.exp_path}"]
@@ -337,6 +350,16 @@ class Experiment(Factories):
 
         return await to_thread.run_sync(read_history, self.exp_path, self._session.token if self._session else "")
 
+    def forget(self, *entities: Entity) -> None:
+        """Let go of the ended jobs of these entities, so that a service that starts jobs for weeks does not grow.
+
+        Their handles stay valid; ``summary``, ``get_status`` and the parameter files no longer have them. What still runs
+        is kept.
+        """
+        models = [job.model for job in self._jobs(entities, None) if job is not None]
+        if self._session is not None:
+            self._session.forget(models)
+
     def summary(self, style: str = "github") -> str:
         """A table of everything that was started in this experiment, a row for each time.
 
@@ -350,18 +373,6 @@ class Experiment(Factories):
             elapsed = f"{job.elapsed:.4f}" if job.elapsed is not None else None
             rows.append([job.name, "Model", job.pid, runs[job.name], elapsed, job.status, job.returncode])
         return table(rows, headers, style)
-
-
-async def _finish(group: JobGroup, kill_on_interrupt: bool) -> None:
-    import anyio
-
-    try:
-        await group.wait()
-    except BaseException:
-        if kill_on_interrupt:
-            with anyio.CancelScope(shield=True):
-                await group.cancel()
-        raise
 
 
 def _whole(field: str, value: int | None) -> int | None:

@@ -197,12 +197,12 @@ def _fill(directory: str, model: Model, layout: Layout) -> Iterator[FileAction]:
             yield ("render", f"{directory}/{path}", number, [texts[name] for name in names], mode)
 
 
-def swap(units: Iterable[Unit], token: str) -> Iterator[FileAction]:
-    """The actions that put every unit in its place."""
-    for unit in units:
-        if unit.replaces:
-            yield ("rename", unit.beside("old", token), unit.target)
-        yield ("rename", unit.target, unit.beside("new", token))
+def swap(units: Iterable[Unit], token: str) -> list[FileAction]:
+    """The actions, one per unit, that put it in its place."""
+    return [
+        ("swap", unit.target, unit.beside("new", token), unit.beside("old", token) if unit.replaces else "")
+        for unit in units
+    ]
 
 
 def discard(units: Iterable[Unit], token: str) -> list[FileAction]:
@@ -210,10 +210,9 @@ def discard(units: Iterable[Unit], token: str) -> list[FileAction]:
     return [("remove", unit.beside("old", token)) for unit in units if unit.replaces]
 
 
-def undo(unit: Unit, token: str) -> tuple[list[FileAction], list[FileAction]]:
-    """After a failure: what removes the half-made unit, and what puts back the one that was moved away, if it was."""
-    restore: list[FileAction] = [("rename", unit.target, unit.beside("old", token))] if unit.replaces else []
-    return [("remove", unit.beside("new", token))], restore
+def undo(units: Iterable[Unit], token: str) -> list[FileAction]:
+    """The actions that remove units which were not put in their places."""
+    return [("remove", unit.beside("new", token)) for unit in units]
 
 
 PARAMS_FILES = ("asim_params.json", "asim_params.txt")

@@ -6,7 +6,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from .agent.protocol import Environment
@@ -27,26 +27,30 @@ class Context:
     cwd: str
     capabilities: Capabilities
     token: str
-    busy: frozenset[str] = frozenset()
-    known: frozenset[Entity] = frozenset()
+    busy: Collection[str] = frozenset()
+    known: Collection[Entity] = frozenset()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Needs:
-    """What must be looked up: programs, attached paths (path -> read the contents), directories that may exist."""
+    """What must be looked up: programs, attached paths (path -> read the contents), directories that may exist, and those never to be
+    replaced.
+    """
 
     programs: frozenset[str]
     sources: Mapping[str, bool]
     targets: frozenset[str]
+    protected: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Facts:
-    """What was found. A program or source that is absent does not exist."""
+    """What was found. A program or source that is absent does not exist; ``real`` is where targets lead, links followed."""
 
     programs: Mapping[str, str] = field(default_factory=dict)
     sources: Mapping[str, Source] = field(default_factory=dict)
     taken: frozenset[str] = frozenset()
+    real: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -7,9 +7,10 @@ makes the plan.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import pairwise
+from types import MappingProxyType
 from typing import Any
 
 from .agent.protocol import Environment
@@ -51,7 +52,7 @@ def needs(context: Context, found: Sequence[Member], units: Sequence[Unit]) -> N
             for path in model.files.configure:
                 sources[os.path.normpath(os.path.join(context.cwd, path))] = True
     targets = frozenset(unit.target for unit in units)
-    return Needs(programs=frozenset(programs), sources=sources, targets=targets)
+    return Needs(programs=frozenset(programs), sources=sources, targets=targets, protected=(context.path, context.cwd))
 
 
 def _programs(settings: RunSettings) -> set[str]:
@@ -65,7 +66,13 @@ def _programs(settings: RunSettings) -> set[str]:
 # -- the plan
 
 
-def check_targets(context: Context, units: Sequence[Unit], taken: frozenset[str], overwrite: bool) -> list[Unit]:
+def check_targets(
+    context: Context,
+    units: Sequence[Unit],
+    taken: frozenset[str],
+    overwrite: bool,
+    real: Mapping[str, str] = MappingProxyType({}),
+) -> list[Unit]:
     """The units, with those that replace a directory marked.
 
     :raises EntityExistsError: a directory exists and may not be overwritten.
@@ -76,7 +83,8 @@ def check_targets(context: Context, units: Sequence[Unit], taken: frozenset[str]
         if unit.target in taken and not overwrite:
             what = "exists; generate(..., overwrite=True) replaces it"
             raise EntityExistsError(allowed(f"{unit.name}: directory", unit.target, what))
-        if any(_within(keep, unit.target) for keep in (context.path, context.cwd)):
+        place = real.get(unit.target, unit.target)
+        if any(_within(real.get(keep, keep), place) for keep in (context.path, context.cwd)):
             what = "holds the experiment's directory or the current one, and would be replaced"
             raise ConfigError(allowed(f"{unit.name}: path", unit.target, what))
         checked.append(replace(unit, replaces=unit.target in taken))
@@ -92,6 +100,15 @@ def _within(path: str, directory: str) -> bool:
     return f"{path.rstrip('/')}/".startswith(f"{directory.rstrip('/')}/")
 
 
+def refuse_busy(names: Iterable[str]) -> None:
+    """Refuse names of jobs that have not ended.
+
+    :raises EntityExistsError: there is one.
+    """
+    for name in names:
+        raise EntityExistsError(allowed("entities", name, "a job of this name is still running in this experiment"))
+
+
 class Planner:
     """Makes one :class:`LaunchPlan`, a slice of members at a time (:meth:`steps`), so that a loop is never held up."""
 
@@ -104,8 +121,9 @@ class Planner:
         self._steps_of: dict[str, Step] = {}
 
     def generation(self, units: Sequence[Unit], overwrite: bool = False) -> None:
-        """Plan these directories."""
-        self.plan.units = check_targets(self._context, units, self._facts.taken, overwrite)
+        """Plan these directories. That of a job which still runs is left alone."""
+        refuse_busy(model.name for unit in units for model, _ in unit.models if model.name in self._context.busy)
+        self.plan.units = check_targets(self._context, units, self._facts.taken, overwrite, self._facts.real)
         for unit in self.plan.units:
             for model, below in unit.models:
                 self.plan.layouts.of(model)
@@ -127,10 +145,8 @@ class Planner:
         if batches and not context.capabilities.batch:
             what = f"the {context.capabilities.launcher} launcher has no batch jobs; leave batch_settings out"
             raise UnsupportedError(allowed("batch_settings", batches[0].name, what))
+        refuse_busy(name for name in (model.name for model, _ in found) if name in context.busy)
         for model, _ in found:
-            if model.name in context.busy:
-                what = "a job of this name is still running in this experiment"
-                raise EntityExistsError(allowed("entities", model.name, what))
             if model._colocated is not None or model._ml:
                 _refuse_database(model)
         check_dependencies(found, context.known)

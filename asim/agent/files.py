@@ -15,7 +15,7 @@ class Files:
 
     def __init__(self):
         self.actions, self.complete, self.failed = collections.deque(), False, False
-        self.done, self.path, self.current, self.templates = 0, "", None, {}
+        self.done, self.verb, self.path, self.current, self.templates = 0, "", "", None, {}
 
     def add(self, actions, last):
         self.complete = last
@@ -27,9 +27,9 @@ class Files:
 
     def step(self):
         if self.current is None:
-            verb, *rest = self.actions.popleft()
+            self.verb, *rest = self.actions.popleft()
             self.path = rest[0]
-            self.current = getattr(self, "do_" + verb)(*rest)
+            self.current = getattr(self, "do_" + self.verb)(*rest)
         if self.current is None or next(self.current, self) is self:
             self.current = None
             self.done += 1
@@ -64,6 +64,17 @@ class Files:
 
     def do_symlink(self, path, target):
         os.symlink(raw(target), raw(path))
+
+    def do_swap(self, path, new, old):
+        """Put ``new`` at ``path``; what is there goes to ``old`` first ("": nothing is there). Both or neither."""
+        if old:
+            os.rename(raw(path), raw(old))
+        try:
+            os.rename(raw(new), raw(path))
+        except OSError:
+            if old:
+                os.rename(raw(old), raw(path))
+            raise
 
     def do_rename(self, path, source):
         os.rename(raw(source), raw(path))
@@ -104,10 +115,13 @@ def copy(source, target):
     if stat.S_ISLNK(mode):
         os.symlink(os.readlink(source), target)
     elif stat.S_ISDIR(mode):
+        fresh = not os.path.isdir(target)
         os.makedirs(target, exist_ok=True)
         for name in sorted(os.listdir(source)):
             yield from copy(os.path.join(source, name), os.path.join(target, name))
             yield
+        if fresh:
+            os.chmod(target, stat.S_IMODE(mode))
     elif stat.S_ISREG(mode):
         yield from copy_bytes(source, target, stat.S_IMODE(mode))
     else:

@@ -7,7 +7,7 @@ surrogate escapes, so any byte that may stand in a path or an argument survives.
 from the driver   ["hello", version, {run, cap, grace, records, on_eof}]      first; cap null = no limit
                   ["spawn", {argv: [[..]], env: [[[name, value|null]..]], jobs: [[key, argv#, env#, cwd, out, err, limit]..]}]
                   ["stop", [key..], grace]   ["files", id, [action..], last]   ["bye", [key..] | "all"]   what is not kept is stopped
-to the driver     ["ready", version, {pid, host, python}]   ["files", id, done, null | [errno, words, path]]   ["fatal", words]
+to the driver     ["ready", version, {pid, host, python}]   ["files", id, done, null | [errno, words, path, verb]]   ["fatal", words]
                   ["news", [row..]] with rows  [key, "start", time, pid]  [key, "error", time, words]
                                                [key, "end", time, code|null, why|null, [user_s, system_s, max_rss_kib]|null]
 
@@ -81,13 +81,14 @@ class Agent:
         self.stream.tell("ready", VERSION, here)
         self.flush()
         self.adopts = adopt_orphans()
-        while not (self.leaving and not self.jobs and not self.stopping):
+        while not (self.leaving and not self.jobs and not self.stopping and self.batch() is None):
             for fd, _ in self.wait():
                 if fd == self.wake:
                     os.read(self.wake, 4096)
                 elif self.stream:
                     self.receive()
-            if self.terminated and not self.leaving:
+            if self.terminated:
+                self.terminated = False
                 self.leave([])
             self.reap()
             self.deadlines()
@@ -226,13 +227,13 @@ class Agent:
 
     def leave(self, keep):
         """Stop all but ``keep``; the loop ends when nothing is left, whether or not anyone still listens."""
-        self.leaving = True
+        self.leaving, keep = True, set(keep)
         self.stop([job for key, job in list(self.jobs.items()) if key not in keep], "stop", self.grace)
 
     def hang_up(self):
         self.stream.close()
         self.stream = None
-        self.batches.clear()
+        self.batches = {number: batch for number, batch in self.batches.items() if batch.complete}  # these are finished
         if not self.leaving:
             self.leave(self.jobs if self.detach_on_eof else [])
 
@@ -244,9 +245,9 @@ class Agent:
         try:
             batch.step()
         except OSError as exc:
-            error = [exc.errno, exc.strerror or str(exc), batch.path]
-        except (ValueError, TypeError, LookupError, AttributeError) as exc:
-            error = [errno.EINVAL, "%s: %s" % (type(exc).__name__, exc), str(batch.path)]
+            error = [exc.errno, exc.strerror or str(exc), batch.path, batch.verb]
+        except Exception as exc:  # a broken action, or a tree that is too deep: the batch's error, not all jobs' end
+            error = [errno.EINVAL, "%s: %s" % (type(exc).__name__, exc), str(batch.path), batch.verb]
         if error or batch.idle():
             self.files_done(number, batch, error)
 
@@ -257,7 +258,7 @@ class Agent:
             batch.actions.clear()
         if batch.complete:
             del self.batches[number]
-        if error or (batch.complete and not batch.failed):
+        if self.stream and (error or (batch.complete and not batch.failed)):
             self.stream.tell("files", number, batch.done, error)
 
     # -- processes
@@ -322,6 +323,8 @@ class Agent:
     def finish(self, job, row):
         self.jobs.pop(job.key, None)
         self.stopping.pop(job.key, None)
+        if len(self.limits) > 2 * len(self.jobs) + 1000:  # most are of jobs that ended long before their limit
+            self.limits = sorted(limit for limit in self.limits if limit[1] in self.jobs)
         if row:
             job.end = None
             self.news.append(row)
@@ -333,8 +336,11 @@ class Agent:
             if not job.pid and not job.why:
                 job.why = why
                 self.finish(job, [job.key, "end", time.time(), None, why, None])
+        if len(live) < len(jobs):
+            self.queue = collections.deque(job for job in self.queue if job.key in self.jobs)
         found = strays(live, self.run)
-        for job in live:
+        self.reap()  # what has ended by itself, also during that look around, was not stopped by us
+        for job in [job for job in live if job.pid in self.running]:
             job.why, job.kill_at, job.extras = why, time.monotonic() + grace, found.get(job.pid, {})
             self.stopping[job.key] = job
             self.signal(job, signal.SIGTERM if grace > 0 else signal.SIGKILL)

@@ -26,16 +26,23 @@ class Job:
 
 def open_output(path):
     """A new file; an earlier one that has something in it becomes ``path.1``, ``path.2`` …: output is never lost."""
+    flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC
     try:
-        return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
+        return os.open(path, flags | os.O_EXCL, 0o666)
     except FileExistsError:
         info = os.stat(path)
-    if stat.S_ISREG(info.st_mode) and info.st_size:
-        number = 1
-        while os.path.lexists(path + b".%d" % number):
-            number += 1
-        os.rename(path, path + b".%d" % number)
-    return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC | os.O_NONBLOCK, 0o666)
+    number = 0
+    while stat.S_ISREG(info.st_mode) and info.st_size:
+        number += 1
+        try:
+            os.link(path, path + b".%d" % number, follow_symlinks=False)  # a rename would replace what is there
+        except FileExistsError:
+            continue
+        os.unlink(path)
+        break
+    fd = os.open(path, flags | os.O_NONBLOCK, 0o666)
+    os.set_blocking(fd, True)
+    return fd
 
 
 def start(job, env):
@@ -169,7 +176,11 @@ def rescue(run, grace, leaders):
     while True:
         table = processes()
         sessions = {pid for pid in leaders if pid not in table or table[pid][3] <= mine}
-        left = [pid for pid in table if table[pid][2] in sessions or (marker(pid) or b"").startswith(run + b".")]
+        left = {pid for pid in table if table[pid][2] in sessions or (marker(pid) or b"").startswith(run + b".")}
+        more = left
+        while more:
+            more = {pid for pid in table if table[pid][0] in left} - left
+            left |= more
         if not left:
             return
         if number:

@@ -17,7 +17,7 @@ VERSION = 1
 MAX_FRAME = 1 << 26
 
 FileAction = tuple[Any, ...]
-"""``(verb, path, ...)``: mkdir, mkdirs, write, template, render, append, sync, symlink, rename, remove, copy.
+"""``(verb, path, ...)``: mkdir, mkdirs, write, template, render, append, sync, symlink, swap, rename, remove, copy.
 
 Made by the functions of :mod:`asim.generate`, executed by the agent of the host where the path is.
 """

@@ -102,5 +102,8 @@ class Launcher(Protocol):
     async def cancel(self, keys: Collection[JobKey], grace: float) -> None:
         """Ask for the end of jobs: SIGTERM, ``grace`` seconds, SIGKILL. Their ends are reported as evidence."""
 
+    def abort(self) -> None:
+        """It does not answer any more: let go of it by force. ``lost`` is called, and :meth:`recover` follows."""
+
     async def close(self, keep: Collection[JobKey] | Literal["all"]) -> None:
         """Stop all but ``keep`` and let go. Returns when what is to end has ended."""

@@ -7,6 +7,7 @@ from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+import anyio
 from anyio import to_thread
 
 from ..agent.protocol import FileAction, ProcessSpec
@@ -20,6 +21,8 @@ from .base import Capabilities, JobKey, JobStatus, Sink, Usage
 if TYPE_CHECKING:
     from ..plan import JobSpec
 
+START_DEADLINE = 60.0
+"""Seconds that an agent may take to answer; a loaded file server can make it slow."""
 CAPABILITIES = Capabilities(launcher="local", batch=False, local_programs=True)
 _WHY = {"stop": JobState.CANCELLED, "timeout": JobState.TIMEOUT}
 
@@ -62,7 +65,11 @@ class LocalLauncher:
         connection = AgentConnection(self._news, self._gone)
         await agent.start(connection)
         try:
-            info = await connection.hello(**self._hello)
+            with anyio.fail_after(START_DEADLINE):
+                info = await connection.hello(**self._hello)
+        except TimeoutError:
+            agent.kill()
+            raise AgentError(f"the agent did not answer within {START_DEADLINE:g} s") from None
         except AgentError as exc:
             words = await agent.last_words()
             raise AgentError(f"{exc}\n{words}" if words else str(exc)) from exc
@@ -75,6 +82,14 @@ class LocalLauncher:
     async def submit(self, jobs: Sequence[tuple[JobKey, JobSpec]]) -> None:
         host = self._host()
         self._alive.update((key, None) for key, _ in jobs)
+        try:
+            await self._spawn(host, jobs)
+        except BaseException:
+            if self._lost is None:
+                host.stop([key for key, _ in jobs], self._grace)
+            raise
+
+    async def _spawn(self, host: AgentConnection, jobs: Sequence[tuple[JobKey, JobSpec]]) -> None:
         await host.spawn(
             ProcessSpec(
                 key=key,
@@ -94,6 +109,12 @@ class LocalLauncher:
     async def cancel(self, keys: Collection[JobKey], grace: float) -> None:
         if self._lost is None:
             self._host().stop(list(keys), grace)
+
+    def abort(self) -> None:
+        if self._agent is not None and self._connection is not None and self._lost is None:
+            self._lost = AgentError("the agent did not answer")
+            self._agent.kill()
+            self._connection.close()
 
     async def close(self, keep: Collection[JobKey] | Literal["all"]) -> None:
         if self._connection is None or self._agent is None:
@@ -133,9 +154,9 @@ class LocalLauncher:
         self._sink(evidence)
 
     def _gone(self, error: AgentError | None) -> None:
-        self._lost = error
-        if error is not None and self._connection is not None:
-            self._on_lost(error)
+        self._lost = self._lost or error
+        if self._lost is not None and self._connection is not None:
+            self._on_lost(self._lost)
 
 
 def status_of(row: Sequence[Any]) -> JobStatus:

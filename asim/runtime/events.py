@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from collections import deque
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
@@ -75,6 +76,7 @@ class EventStream:
 
     def end(self) -> None:
         """No more events come; what is buffered can still be read."""
+        self._hub.streams.discard(self)
         self.ended = True
         self._wake.set()
 
@@ -120,7 +122,7 @@ class EventHub:
     """Hands every event to every stream. Costs nothing while nobody listens."""
 
     def __init__(self) -> None:
-        self.streams: set[EventStream] = set()
+        self.streams: weakref.WeakSet[EventStream] = weakref.WeakSet()
         self._ended = False
 
     def stream(self, wanted: Callable[[Job], bool] | None = None, buffer: int = BUFFER) -> EventStream:

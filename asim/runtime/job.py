@@ -47,6 +47,7 @@ class Job:
         "_ended",
         "_groups",
         "_started",
+        "_unwanted",
         "_waiter",
         "attempt",
         "key",
@@ -67,6 +68,7 @@ class Job:
         self._ended: float | None = None
         self._waiter: anyio.Event | None = None
         self._groups: tuple[Callable[[], JobGroup | None], ...] = ()
+        self._unwanted = False  # somebody asked for its end
 
     returncode: int | None
     attempt: int

@@ -132,7 +132,15 @@ def _run(token: str, journal: bytes, records: str) -> list[dict[str, Any]]:
     for key, status in chain(ends, lines_of(data)):
         if key in rows:
             _apply(rows[key], status)
-    return list({row["name"]: row for row in rows.values()}.values())  # of several attempts, the last
+    starts: list[dict[str, Any]] = []
+    of_name: dict[str, int] = {}
+    for row in rows.values():  # a row for each start: of several attempts, the last
+        if row["attempt"] > 1 and row["name"] in of_name:
+            starts[of_name[row["name"]]] = row
+        else:
+            of_name[row["name"]] = len(starts)
+            starts.append(row)
+    return starts
 
 
 def _apply(row: dict[str, Any], status: JobStatus) -> None:

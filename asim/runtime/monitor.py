@@ -14,36 +14,14 @@ from typing import Any
 
 import anyio
 
-from ..entities import Ensemble, Entity, Model
+from ..entities import Model
 from ..launchers.base import JobKey, JobStatus
-from ..policies import When
 from ..status import JobState
 from .events import EventHub
+from .gates import Gates
 from .job import Job
 
 LOG = logging.getLogger("asim")
-
-
-class Gate:
-    """``when`` for one entity: opens when all its jobs have come so far, breaks when one never can."""
-
-    __slots__ = ("broken", "remaining", "waiting", "when")
-
-    def __init__(self, when: When) -> None:
-        self.when: When = when
-        self.remaining: set[Job] = set()
-        self.waiting: list[Job] = []
-        self.broken = ""
-
-    def passed(self, job: Job) -> bool | None:
-        """Whether ``job`` has come so far; None: it never will."""
-        if self.when == "running":
-            if job._started is not None and job.status is not JobState.PENDING:
-                return True
-            return None if job.status.terminal else False
-        if not job.status.terminal:
-            return False
-        return True if self.when == "ended" or job.status is JobState.COMPLETED else None
 
 
 class Monitor:
@@ -63,17 +41,14 @@ class Monitor:
         self.hub = EventHub()
         self.jobs: list[Job] = []
         self.latest: dict[Model, Job] = {}
+        self.busy: set[str] = set()  # names of jobs that have not ended, or are about to be registered
         self.decided: list[tuple[JobKey, JobStatus]] = []  # ends that the launcher has not seen
         self.closing = False
         self._submit, self._spawn, self._cancel = submit, spawn, cancel
         self._keys = itertools.count(1)
         self._live: dict[JobKey, Job] = {}  # attempts that the launcher has
-        self._held: dict[Job, list[Gate]] = {}  # jobs that wait for others
+        self._gates = Gates(self.latest)  # jobs that wait for others
         self._backing_off: dict[Job, anyio.CancelScope] = {}
-        self._gates: dict[Model, list[Gate]] = {}
-        self._open_gates: dict[tuple[Entity, When], Gate] = {}
-        self._ready: list[Job] = []
-        self._doomed: list[Job] = []
         self._idle: anyio.Event | None = None
         self._open = 0
 
@@ -86,19 +61,22 @@ class Monitor:
         """Take note of all jobs of one start, so that they can be looked up and waited for."""
         self._open += len(jobs)
         self.jobs += jobs
+        self.busy.update(job.name for job in jobs)
         self.latest.update((job.model, job) for job in jobs)
 
     def admit(self, jobs: Sequence[Job]) -> list[Job]:
         """These are accepted now; returns those that can be submitted at once. The others follow when they may."""
         now = time.time()
+        self._gates.share_no_more()
         for job in jobs:
             if job.status.terminal:
                 continue  # a failure of an earlier one has cancelled it already
             if waits := job.spec.waits:
-                self._hold(job, waits)
+                self._gates.hold(job, waits)
             self._move(job, JobStatus(JobState.PENDING, now))
+        free = [job for job in jobs if job not in self._gates.held and not job.status.terminal]
         self._settle()
-        return [job for job in jobs if job not in self._held and not job.status.terminal]
+        return [job for job in free if not job.status.terminal]
 
     def submitted(self, jobs: Iterable[Job]) -> None:
         """These are about to be handed to the launcher."""
@@ -110,7 +88,7 @@ class Monitor:
         now = time.time()
         for job in jobs:
             self._live.pop(JobKey(job.key), None)
-            self._held.pop(job, None)
+            self._gates.drop(job)
             self._end(job, JobStatus(JobState.FAILED, now, reason=reason))
         self._settle()
 
@@ -133,13 +111,19 @@ class Monitor:
         """Nobody can say any more how these end."""
         now = time.time()
         for job in jobs:
-            if self._live.pop(JobKey(job.key), None) is not None:
-                self._end(job, JobStatus(JobState.LOST, now, reason=reason))
+            self._live.pop(JobKey(job.key), None)
+            self._end(job, JobStatus(JobState.LOST, now, reason=reason))
         self._settle()
 
     def _attempt_ended(self, job: Job, status: JobStatus) -> None:
         retry = job.spec.retries
-        if status.state is JobState.FAILED and not self.closing and retry and retry.wanted(job.attempt, status.code):
+        again = False
+        if status.state is JobState.FAILED and retry and not (self.closing or job._unwanted or job.status.terminal):
+            try:
+                again = retry.wanted(job.attempt, status.code)
+            except Exception:
+                LOG.exception("%s: retries: when", job.name)
+        if retry and again:
             delay = retry.delay(job.attempt)
             LOG.info("%s: %s; attempt %d follows in %g s", job.name, status.reason, job.attempt + 1, delay)
             self._retry(job, status, delay)
@@ -157,7 +141,7 @@ class Monitor:
             with scope:
                 await anyio.sleep(delay)
             if self._backing_off.pop(job, None) is not None:
-                self._ready.append(job)
+                self._gates.ready.append(job)
                 self._settle()
 
         self._spawn(later)
@@ -169,6 +153,7 @@ class Monitor:
             self.decided.append((JobKey(job.key), status))
         self._move(job, status)
         self._open -= 1
+        self.busy.discard(job.name)
         if status.state not in (JobState.COMPLETED, JobState.CANCELLED):
             LOG.warning(
                 "%s: %s%s; see %s", job.name, status.state, status.reason and f", {status.reason}", job.spec.stderr
@@ -183,8 +168,7 @@ class Monitor:
             return
         job._apply(status)
         self.hub.publish(job, previous, status.time, status.reason)
-        for gate in self._gates.get(job.model, ()):
-            self._look(gate, job)
+        self._gates.moved(job)
         if status.state.terminal:
             groups, job._groups = job.groups(), ()
             for group in groups:
@@ -193,61 +177,16 @@ class Monitor:
                 elif group.fail_fast and status.state in (JobState.FAILED, JobState.TIMEOUT, JobState.LOST):
                     self._spawn(self.stop, list(group.jobs), f"{job.name} {status.state} and its group is fail-fast")
 
-    # -- dependencies
-
-    def _hold(self, job: Job, waits: Sequence[tuple[Entity, When]]) -> None:
-        gates = [gate for gate in (self._gate(entity, when) for entity, when in waits) if gate.remaining or gate.broken]
-        for gate in gates:
-            gate.waiting.append(job)
-        if gates:
-            self._held[job] = gates
-        if any(gate.broken for gate in gates):
-            self._doomed.append(job)
-
-    def _gate(self, entity: Entity, when: When) -> Gate:
-        gate = self._open_gates.get((entity, when))
-        if gate is not None and gate.remaining and not gate.broken:
-            return gate
-        gate = self._open_gates[entity, when] = Gate(when)
-        for model in entity.models if isinstance(entity, Ensemble) else [entity]:
-            assert isinstance(model, Model)
-            job = self.latest[model]
-            gate.remaining.add(job)
-            self._gates.setdefault(model, []).append(gate)
-            self._look(gate, job)
-        return gate
-
-    def _look(self, gate: Gate, job: Job) -> None:
-        """Take note that ``job`` has moved."""
-        if job not in gate.remaining:
-            return
-        passed = gate.passed(job)
-        if passed is False:
-            return
-        gate.remaining.discard(job)
-        self._gates[job.model] = [other for other in self._gates[job.model] if other is not gate]
-        if passed is None:
-            gate.broken = f"it waits for {job.name} to be {gate.when}, which is {job.status}"
-        for waiting in [job for job in gate.waiting if job in self._held]:
-            if gate.broken:
-                self._doomed.append(waiting)
-            elif not any(other.remaining for other in self._held[waiting]):
-                del self._held[waiting]
-                self._ready.append(waiting)
-
-    def _give_up(self, job: Job) -> None:
-        gates = self._held.pop(job, None)
-        if gates is None:
-            return
-        reason = next((gate.broken for gate in gates if gate.broken), "")
-        self._end(job, JobStatus(JobState.CANCELLED, time.time(), reason=reason))
-
     def _settle(self) -> None:
         """Act on what the last evidence made possible or impossible. (A list, not a recursion: chains may be long.)"""
-        while self._doomed:
-            self._give_up(self._doomed.pop())
-        if self._ready:
-            ready, self._ready = self._ready, []
+        gates = self._gates
+        while gates.doomed:
+            job = gates.doomed.pop()
+            reason = gates.drop(job)
+            if reason is not None:
+                self._end(job, JobStatus(JobState.CANCELLED, time.time(), reason=reason))
+        if gates.ready:
+            ready, gates.ready = gates.ready, []
             self._spawn(self._submit, [job for job in ready if not job.status.terminal])
 
     # -- stopping and waiting
@@ -257,6 +196,7 @@ class Monitor:
         now = time.time()
         keys = []
         for job in jobs:
+            job._unwanted = True
             if JobKey(job.key) in self._live:
                 keys.append(JobKey(job.key))
             elif not job.status.terminal:
@@ -269,7 +209,7 @@ class Monitor:
             await job.wait()
 
     def _forget(self, job: Job) -> None:
-        self._held.pop(job, None)
+        self._gates.drop(job)
         scope = self._backing_off.pop(job, None)
         if scope is not None:
             scope.cancel()
@@ -277,10 +217,10 @@ class Monitor:
     def close(self) -> None:
         """From now on nothing new is started; what waits is cancelled."""
         self.closing = True
-        for job in [*self._held, *self._backing_off, *self._ready]:
+        for job in [*self._gates.held, *self._backing_off, *self._gates.ready]:
             self._forget(job)
             self._end(job, JobStatus(JobState.CANCELLED, time.time(), reason="the experiment ended"))
-        self._ready.clear()
+        self._gates.ready.clear()
 
     def release(self) -> None:
         """The jobs that still run are on their own from now on: whoever waits for one is told so."""
@@ -293,6 +233,22 @@ class Monitor:
             if self._idle is None:
                 self._idle = anyio.Event()
             await self._idle.wait()
+
+    def forget(self, models: Iterable[Model]) -> None:
+        """Remember nothing of the jobs of these models that have ended."""
+        gone = {model for model in models if model in self.latest and self.latest[model].status.terminal}
+        self.jobs = [job for job in self.jobs if job.model not in gone]
+        for model in gone:
+            del self.latest[model]
+
+    def has(self, keys: Iterable[JobKey]) -> bool:
+        """Whether the launcher still has one of these."""
+        return any(key in self._live for key in keys)
+
+    @property
+    def unfinished(self) -> list[Job]:
+        """The jobs that have not ended."""
+        return [job for job in self.jobs if not job.status.terminal]
 
     @property
     def live(self) -> list[Job]:

@@ -91,7 +91,14 @@ class Owner:
             raise
         if outcome.error is not None:
             raise outcome.error
+        if not outcome.values:
+            raise AsimError("the experiment was closed meanwhile")
         return outcome.values[0]
+
+    @property
+    def alive(self) -> bool:
+        """Whether owned tasks can run (or could, once the first is started)."""
+        return self._task is None or not self._task.done()
 
     def start_soon(self, work: Callable[..., Coroutine[Any, Any, Any]], *arguments: object) -> None:
         """Do ``work`` in an owned task that nobody waits for. An error of it is logged, and ends nothing else."""

@@ -8,15 +8,13 @@ from typing import Any, Literal, TypeVar
 
 import anyio
 
-from .. import generate as gen
 from ..agent.protocol import FileAction
 from ..config import Config
-from ..entities import Ensemble
+from ..entities import Ensemble, Model
 from ..errors import AgentError, AsimError, UnsupportedError, allowed
 from ..launchers.base import Capabilities, JobKey, Launcher
-from ..members import batch_entities, members, ungenerated, units_of
-from ..plan import Context, JobSpec, LaunchPlan, Member
-from ..planner import Planner, needs
+from ..plan import Context, JobSpec, LaunchPlan
+from ..planner import refuse_busy
 from ..status import JobState
 from .events import EventStream
 from .group import JobGroup
@@ -25,7 +23,7 @@ from .journal import Diary, new_token
 from .making import Maker
 from .monitor import Monitor
 from .owner import Owner
-from .survey import survey
+from .planning import plan_generate, plan_start
 
 LOG = logging.getLogger("asim")
 T = TypeVar("T")
@@ -69,51 +67,29 @@ class Session:
 
     # -- planning
 
-    def _context(self) -> Context:
-        busy = {job.name for job in self.monitor.latest.values() if not job.status.terminal}
+    def context(self) -> Context:
+        """What planning must know of this experiment."""
         return Context(
             name=self.name,
             path=self.path,
             cwd=self.config.cwd,
             capabilities=self.capabilities,
             token=self.token,
-            busy=frozenset(busy),
-            known=frozenset(self.monitor.latest),
+            busy=self.monitor.busy,
+            known=self.monitor.latest.keys(),
         )
 
-    async def _planner(
-        self, found: Sequence[Member], units: Sequence[gen.Unit], tag: str = ";", strict_tags: bool = False
-    ) -> Planner:
-        context = self._context()
-        wanted = needs(context, found, units)
-        facts = await survey(wanted, self.config.cwd, self.config.search_path)
-        return Planner(context, facts, tag=tag, strict_tags=strict_tags)
-
     async def plan_start(self, entities: Sequence[Any]) -> LaunchPlan:
-        """What ``start`` would do with these entities. Nothing is changed.
-
-        :raises ConfigError: anything that could never work.
-        """
-        found = members(entities)
-        units = units_of(self._context(), ungenerated(found))
-        planner = await self._planner(found, units)
-        planner.generation(units)
-        for _ in planner.start(found, batch_entities(entities)):
-            await anyio.lowlevel.checkpoint()
-        return planner.plan
-
-    async def plan_generate(self, entities: Sequence[Any], tag: str, overwrite: bool, strict_tags: bool) -> LaunchPlan:
-        """What ``generate`` would do with these entities."""
-        units = units_of(self._context(), members(entities), again=True)
-        planner = await self._planner((), units, tag, strict_tags)
-        planner.generation(units, overwrite)
-        return planner.plan
+        """What ``start`` would do with these entities."""
+        return await plan_start(self.context(), self.config, entities)
 
     # -- doing
 
     async def generate(self, entities: Sequence[Any], *, tag: str, overwrite: bool, strict_tags: bool) -> LaunchPlan:
         """Plan and make directories; see ``Experiment.generate``."""
-        plan = await self.plan_generate(entities, tag, overwrite, strict_tags)
+        plan = await plan_generate(
+            self.context(), self.config, entities, tag=tag, overwrite=overwrite, strict_tags=strict_tags
+        )
         await self.owner.run(lambda: self._execute(plan))
         return plan
 
@@ -132,6 +108,16 @@ class Session:
         await self.monitor.stop(group.jobs)
 
     async def _launch(self, plan: LaunchPlan, fail_fast: bool) -> JobGroup:
+        names = {spec.name for spec in plan.jobs}
+        refuse_busy(names & self.monitor.busy)  # another start may have come first since the plan was made
+        self.monitor.busy |= names
+        try:
+            return await self._launch_reserved(plan, fail_fast)
+        except BaseException:
+            self.monitor.busy -= names - {job.name for job in self.monitor.unfinished}
+            raise
+
+    async def _launch_reserved(self, plan: LaunchPlan, fail_fast: bool) -> JobGroup:
         await self._execute(plan)
         jobs: list[Job] = []
         for specs in _slices(plan.jobs):
@@ -144,7 +130,7 @@ class Session:
         try:
             for part in _slices(jobs):
                 await self._hand_over(self.monitor.admit(part))
-        except AsimError as exc:  # nobody gets the handles: what was accepted is stopped
+        except Exception as exc:  # nobody gets the handles: what was accepted is stopped
             self.monitor.refused([job for job in jobs if job.status is JobState.NEW], str(exc))
             await self.monitor.stop(jobs)
             raise
@@ -177,9 +163,12 @@ class Session:
     async def _hand_over(self, jobs: Sequence[Job]) -> None:
         if jobs:
             launcher = await self._opened()
+            jobs = [job for job in jobs if not job.status.terminal]  # they may have been stopped meanwhile
             self.monitor.submitted(jobs)
             try:
                 await launcher.submit([(JobKey(job.key), job.spec) for job in jobs])
+                if late := [JobKey(job.key) for job in jobs if job._unwanted]:  # the stop may have overtaken them
+                    await launcher.cancel(late, self._grace)
             except AsimError as exc:
                 self.monitor.refused(jobs, f"could not be submitted: {exc}")
                 raise
@@ -192,11 +181,22 @@ class Session:
                 await self._journal(again)
             await self._hand_over([job for job in jobs if not job.status.terminal])
         except AsimError as exc:
-            self.monitor.refused(jobs, f"could not be submitted: {exc}")
+            if self.monitor.closing:
+                await self.monitor.stop(jobs, "the experiment ended")
+            else:
+                self.monitor.refused(jobs, f"could not be submitted: {exc}")
 
     async def _cancel(self, keys: Sequence[JobKey]) -> None:
-        if self._launcher is not None:
-            await self._launcher.cancel(keys, self._grace)
+        launcher = self._launcher
+        if launcher is not None:
+            await launcher.cancel(keys, self._grace)
+            self.owner.start_soon(self._watch, launcher, keys)
+
+    async def _watch(self, launcher: Launcher, keys: Sequence[JobKey]) -> None:
+        """An agent that does not tell the end of what it was asked to stop is as good as dead."""
+        await anyio.sleep(self._grace + KILL_MARGIN)
+        if launcher is self._launcher and self.monitor.has(keys):
+            launcher.abort()
 
     # -- the launcher
 
@@ -239,17 +239,26 @@ class Session:
     # -- handles ask this
 
     async def cancel(self, jobs: Sequence[Job]) -> None:
+        if self.detached and not all(job.status.terminal for job in jobs):
+            raise AgentError("the experiment ended and left these jobs running")
         if not self._closed:
             await self.owner.run(lambda: self.monitor.stop(jobs))
 
     def stream(self, wanted: Callable[[Job], bool] | None, buffer: int) -> EventStream:
         return self.monitor.hub.stream(wanted, buffer)
 
+    def forget(self, models: Sequence[Model]) -> None:
+        """See ``Experiment.forget``."""
+        self.monitor.forget(models)
+        for model in models:
+            if model not in self.monitor.latest:
+                self._maker.params.pop(model.name, None)
+
     # -- the end
 
     def survive(self, jobs: Iterable[Job]) -> None:
         """These go on when the driver is interrupted."""
-        self._survivors.update(jobs)
+        self._survivors = {job for job in (*self._survivors, *jobs) if not job.status.terminal}
 
     async def aclose(self, on_exit: OnExit, *, failed: bool = False, interrupted: bool = False) -> None:
         """End everything; see ``Experiment.aclose``."""
@@ -262,29 +271,40 @@ class Session:
                 await self.monitor.idle()
         finally:
             with anyio.CancelScope(shield=True):
-                await self.owner.run(lambda: self._end(on_exit, interrupted))
-                await self.owner.aclose()
+                try:
+                    if self.owner.alive:
+                        await self.owner.run(lambda: self._end(on_exit, interrupted))
+                    else:  # somebody cancelled the owned task: what is left to do is done here
+                        await self._end(on_exit, interrupted)
+                finally:
+                    if not self.detached:
+                        words = "the experiment ended and nobody told how this job did"
+                        self.monitor.lost(self.monitor.unfinished, words)
+                    self.monitor.hub.end()
+                    self._ended.set()
+                    await self.owner.aclose()
 
     async def _end(self, on_exit: OnExit, interrupted: bool) -> None:
         async with self._opening:
             self._closed = True
         self.monitor.close()
-        await self._write_decided()
+        with anyio.move_on_after(self._grace + KILL_MARGIN):
+            async with self._maker.working:  # what was begun is finished
+                await self._write_decided()
         survivors = [JobKey(job.key) for job in self.monitor.live if job in self._survivors] if interrupted else []
         keep: Sequence[JobKey] | Literal["all"] = "all" if on_exit == "detach" and self.monitor.live else survivors
-        if self._launcher is not None:
-            with anyio.move_on_after(self._grace + KILL_MARGIN):
-                await self._launcher.close(keep)
+        launcher = self._launcher
+        if launcher is not None:
+            with anyio.move_on_after(self._grace + KILL_MARGIN) as patience:
+                await launcher.close(keep)
+            if patience.cancelled_caught:
+                launcher.abort()
         if keep:
             self.detached = True
             self.monitor.release()
         else:
             with anyio.move_on_after(self._grace + KILL_MARGIN):
                 await self.monitor.idle()
-            self.monitor.lost(self.monitor.live, "the experiment ended and nobody told how this job did")
-        self.monitor.hub.end()
-        if self._ended is not None:
-            self._ended.set()
 
 
 def _slices(items: Sequence[T]) -> Iterator[Sequence[T]]:

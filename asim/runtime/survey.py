@@ -23,7 +23,8 @@ def look(needs: Needs, cwd: str, search_path: str) -> Facts:
     programs = {word: path for word in needs.programs if (path := find_program(word, cwd, search_path))}
     sources = {path: found for path, read in needs.sources.items() if (found := look_at(path, read))}
     taken = frozenset(path for path in needs.targets if os.path.lexists(path))
-    return Facts(programs=programs, sources=sources, taken=taken)
+    real = {path: os.path.realpath(path) for path in (*needs.targets, *needs.protected)}
+    return Facts(programs=programs, sources=sources, taken=taken, real=real)
 
 
 def find_program(word: str, cwd: str, search_path: str) -> str | None:

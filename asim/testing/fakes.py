@@ -87,6 +87,10 @@ class FakeLauncher:
         self.calls.append("recover")
         self._running.clear()
 
+    def abort(self) -> None:
+        self.calls.append("abort")
+        self.lose(AsimError("the fake was aborted"))
+
     async def close(self, keep: Collection[JobKey] | Literal["all"]) -> None:
         self.calls.append("close")
         for key in [key for key in self._running if keep != "all" and key not in keep]:

@@ -78,12 +78,16 @@ class AgentConnection(asyncio.Protocol):
         self._batch += 1
         done = self._batches[self._batch] = asyncio.get_running_loop().create_future()
         number = self._batch
+        written = False
         try:
             for data in files_frames(number, actions):
                 self._write(data)
                 await self._drained()
+            written = True
             await done
         finally:
+            if not written and self._transport is not None:  # the agent must not wait for the rest
+                self._write(frame("files", number, [], True))
             self._batches.pop(number, None)
             if done.done() and not done.cancelled():
                 done.exception()  # looked at, though a cancelled caller will not see it
@@ -119,8 +123,8 @@ class AgentConnection(asyncio.Protocol):
         try:
             for message in self._decoder.feed(data):
                 self._message(message)
-        except AgentError as exc:
-            self._fatal = exc
+        except Exception as exc:  # noqa: BLE001  (whatever it is, the owner must learn that nothing more comes)
+            self._fatal = exc if isinstance(exc, AgentError) else AgentError(f"news could not be dealt with: {exc!r}")
             self.close()
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -167,8 +171,8 @@ class AgentConnection(asyncio.Protocol):
         if error is None:
             future.set_result(None)
         else:
-            code, words, path = error
-            future.set_exception(FileActionError(f"{words}: {path}", code, path))
+            code, words, path, verb = error
+            future.set_exception(FileActionError(f"{words}: {path}", code, path, verb, done))
 
     def _write(self, data: bytes) -> None:
         if self._transport is None:

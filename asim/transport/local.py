@@ -6,6 +6,7 @@ import asyncio
 import os
 import socket
 import subprocess
+import warnings
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
@@ -72,12 +73,19 @@ class LocalAgent:
         child = self._child
         return "" if child is None else await to_thread.run_sync(_collect, child, abandon_on_cancel=True)
 
-    def detach(self) -> None:
-        """Let the child live on without us."""
+    def kill(self) -> None:
+        """End the child by force."""
         if self._child is not None:
-            self._child.returncode = 0  # so that Popen does not complain about a child that it was told to leave
+            self._child.kill()
+
+    def detach(self) -> None:
+        """Let the child live on without us. (subprocess itself reaps it later, if this process lives that long.)"""
+        if self._child is not None:
             if self._child.stderr:
                 self._child.stderr.close()
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", ResourceWarning)  # that it still runs is what was asked for
+                self._child = None
 
     async def rescue(self, run: str, grace: float, leaders: Iterable[int]) -> None:
         """After the agent died: stop what it left running, grandchildren too, and wait until all are gone."""

@@ -357,11 +357,10 @@ def units() -> tuple[Unit, Unit]:
 
 
 def test_swap() -> None:
-    """The new directory is renamed to its place; an old one is moved away just before."""
-    assert list(swap(units(), T)) == [
-        ("rename", "/w/exp/m", NEW),
-        ("rename", "/w/exp/.n.asim-old-tok", "/w/exp/n"),
-        ("rename", "/w/exp/n", "/w/exp/.n.asim-new-tok"),
+    """One action per unit puts it in its place, and moves away what it replaces."""
+    assert swap(units(), T) == [
+        ("swap", "/w/exp/m", NEW, ""),
+        ("swap", "/w/exp/n", "/w/exp/.n.asim-new-tok", "/w/exp/.n.asim-old-tok"),
     ]
 
 
@@ -371,11 +370,8 @@ def test_discard() -> None:
 
 
 def test_undo() -> None:
-    """What is half made is removed; what was moved away is put back, in a batch of its own."""
-    new, replacing = units()
-    assert undo(new, T) == ([("remove", NEW)], [])
-    back: FileAction = ("rename", "/w/exp/n", "/w/exp/.n.asim-old-tok")
-    assert undo(replacing, T) == ([("remove", "/w/exp/.n.asim-new-tok")], [back])
+    """What is half made is removed; nothing else is touched."""
+    assert undo(units(), T) == [("remove", NEW), ("remove", "/w/exp/.n.asim-new-tok")]
 
 
 # -- parameter files

@@ -50,6 +50,7 @@ OUTSIDE = {
 
 LONG = {
     "agent/main.py": "the agent's loop in one place",
+    "runtime/session.py": "one experiment's pass down and its end, whose order matters",
     "experiment.py": "what people touch, each method with its whole contract in the docstring",
 }
 """Files of more than 300 lines, each with its reason."""
