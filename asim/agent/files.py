@@ -97,16 +97,19 @@ def put(fd, data):
 
 def remove(path):
     """Remove a file or a whole directory; one that is not there is fine. Links are removed, never followed."""
-    try:
-        if not stat.S_ISDIR(os.lstat(path).st_mode):
-            os.unlink(path)
-            return
-        for name in os.listdir(path):
-            yield from remove(os.path.join(path, name))
-            yield
-        os.rmdir(path)
-    except FileNotFoundError:
-        pass
+    stack = [path]
+    while stack:
+        try:
+            if not stat.S_ISDIR(os.lstat(stack[-1]).st_mode):
+                os.unlink(stack.pop())
+                continue
+            inner = [os.path.join(stack[-1], name) for name in os.listdir(stack[-1])]
+            if not inner:
+                os.rmdir(stack.pop())
+            stack += inner
+        except FileNotFoundError:
+            stack.pop()
+        yield
 
 
 def copy(source, target):

@@ -194,9 +194,10 @@ async def test_a_running_models_directory_is_left_alone(exp, home):
     model = sh(exp, "m", "sleep 60")
     await exp.generate(model)
     await exp.start(model, block=False)
+    (home / "exp/m/precious").touch()
     with pytest.raises(EntityExistsError, match="still running"):
         await exp.generate(model, overwrite=True)
-    assert (home / "exp/m/m.out").exists()
+    assert (home / "exp/m/precious").exists()
 
 
 async def test_the_owned_task_cancelled_from_outside(home):
@@ -263,8 +264,8 @@ async def test_forget_and_abandoned_views_keep_nothing(exp):
     assert exp.get_status(model) == [JobState.NEW] and group.status is C and exp._session.monitor.jobs == []
 
 
-async def test_a_tree_that_is_too_deep_costs_only_its_own_generate(exp, home):
-    """Removing a directory of absurd depth fails in words; jobs go on."""
+async def test_a_very_deep_tree_can_be_replaced(exp, home):
+    """A directory of absurd depth is removed, too; jobs go on."""
     running = await exp.start(sh(exp, "running", "sleep 60"), block=False)
     model = sh(exp, "m", "true")
     await exp.generate(model)
@@ -275,3 +276,4 @@ async def test_a_tree_that_is_too_deep_costs_only_its_own_generate(exp, home):
     os.chdir(home)
     await exp.generate(model, overwrite=True)
     assert running.status is JobState.RUNNING and os.listdir(home / "exp/m") == []
+    assert not [name for name in os.listdir(home / "exp") if "asim-old" in name]

@@ -22,7 +22,7 @@ from asim import JobState
 
 from .conftest import EXAMPLES
 
-pytestmark = [pytest.mark.anyio, pytest.mark.lammps, pytest.mark.usefixtures("lammps")]
+pytestmark = [pytest.mark.anyio, pytest.mark.lammps, pytest.mark.usefixtures("lammps"), pytest.mark.slow]
 
 SCRIPT = EXAMPLES / "service" / "app.py"
 FOREVER = 10_000_000  # steps; many minutes
