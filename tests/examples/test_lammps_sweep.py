@@ -19,6 +19,7 @@ from tests.conftest import find_tool, missing
 
 from .conftest import EXAMPLES
 
+pytestmark = pytest.mark.slow
 SCRIPT = EXAMPLES / "lammps_sweep" / "sweep.py"
 PROGRAMS_ELSEWHERE = f"""
 import runpy, sys
