@@ -40,15 +40,15 @@ async def read(stream, wanted):
 
 async def main(meter):
     import asim
-    from asim.runtime.session import Session
+    from asim.runtime import session
 
     exp = asim.Experiment("bench", exp_path=meter.root, launcher=meter.launcher, max_concurrent=meter.in_flight)
     async with exp:
         settings = exp.create_run_settings(meter.argv[0], meter.argv[1:])
         await exp.start(exp.create_model("warm", exp.create_run_settings("/bin/true")))
         planning = Stopwatch()
-        planning.wrap(Session, "plan_generate")
-        planning.wrap(Session, "plan_start")
+        planning.wrap(session, "plan_generate")
+        planning.wrap(session, "plan_start")
         stream = exp.events(buffer=10 * meter.n)
         reader = asyncio.create_task(read(stream, meter.n))
         with meter.timed():
