@@ -256,6 +256,18 @@ async def test_ensemble_of_many_members(exp, home):
     assert (home / "exp/e/e_299/e_299.out").exists()
 
 
+@pytest.mark.slow
+async def test_ten_thousand_members(home):
+    """Ten thousand real members in one ensemble, eight at a time: all complete, and all are in the records."""
+    async with Experiment("big", max_concurrent=8) as exp:
+        ens = exp.create_ensemble("e", replicas=10_000, run_settings=exp.create_run_settings("/bin/true"))
+        await exp.generate(ens)
+        with anyio.fail_after(55):
+            group = await exp.start(ens)
+        rows = group.records()
+    assert len(rows) == 10_000 and {row["returncode"] for row in rows} == {0}
+
+
 async def test_ml_objects_and_colocation_say_clearly_that_they_cannot_run_yet(exp):
     """Specs are recorded; starting with them is refused before anything runs."""
     model = sh(exp, "m", "true")
