@@ -141,8 +141,9 @@ class HostContract:
                 ("copy", f"{tmp_path}/a/copy", f"{tmp_path}/source"),
                 ("symlink", f"{tmp_path}/a/link", "w"),
                 ("rename", f"{tmp_path}/z", f"{tmp_path}/a"),
-                ("remove", f"{tmp_path}/z/b"),
-                ("remove", f"{tmp_path}/never-there"),
+                ("rename", f"{tmp_path}/z/.b.asim-old", f"{tmp_path}/z/b"),
+                ("remove", f"{tmp_path}/z/.b.asim-old"),
+                ("remove", f"{tmp_path}/.asim-never-there"),
             ]
         )
         assert (tmp_path / "z/w").read_bytes() == b"t\xffxt!" and (tmp_path / "z/r").read_text() == "x=5;"
@@ -157,6 +158,14 @@ class HostContract:
         assert caught.value.errno == 2
         await host.files([("mkdir", f"{tmp_path}/next")])
         assert sorted(entry.name for entry in tmp_path.iterdir()) == ["first", "next"]
+
+    async def test_only_its_own_temporaries_are_removed(self, host: Host, tmp_path: Path) -> None:
+        """Removing anything that asim did not name itself is refused, and so is any relative path."""
+        (tmp_path / "precious").mkdir()
+        for path in (f"{tmp_path}/precious", "/", "", "..", "relative/.asim-x"):
+            with pytest.raises(FileActionError, match=r"only temporary|not an absolute path"):
+                await host.files([("remove", path)])
+        assert (tmp_path / "precious").is_dir()
 
     async def test_processes_start_and_their_ends_come_back(self, host: Host, news: list[Any], tmp_path: Path) -> None:
         """Two hundred processes: one start and one end each."""
