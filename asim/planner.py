@@ -198,7 +198,8 @@ class Planner:
             )
         )
         self.plan.files.update(step.files)
-        self._steps_of[model.name] = step
+        if in_batch:
+            self._steps_of[model.name] = step
         argv = (self._program(model, "exe", step.argv[0]), *step.argv[1:])
         made = (argv, tuple(step.env.items()))
         if settings.placeless(launcher) and not in_batch:

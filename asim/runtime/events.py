@@ -5,7 +5,7 @@ from __future__ import annotations
 import weakref
 from collections import deque
 from collections.abc import AsyncIterator, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Self
 
@@ -97,7 +97,7 @@ class EventStream:
             await self._wake.wait()
         event = self._events.popleft()
         if self._missed:
-            event = _with_missed(event, self._missed)
+            event = replace(event, missed=self._missed)
             self._missed = 0
         return event
 
@@ -110,12 +110,6 @@ class EventStream:
 
     async def __aexit__(self, *_: object) -> None:
         self.close()
-
-
-def _with_missed(event: JobEvent, missed: int) -> JobEvent:
-    from dataclasses import replace
-
-    return replace(event, missed=missed)
 
 
 class EventHub:
