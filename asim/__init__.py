@@ -8,18 +8,26 @@ from typing import TYPE_CHECKING as _TYPE_CHECKING
 from ._lazy import exports as _exports
 
 if _TYPE_CHECKING:
+    from .client.client import Client as Client
+    from .client.dataset import DataSet as DataSet
+    from .client.sync import SyncClient as SyncClient
     from .entities.ensemble import Ensemble as Ensemble
     from .entities.mlobjects import Function as Function
     from .entities.mlobjects import MLModel as MLModel
     from .entities.mlobjects import Script as Script
     from .entities.model import Model as Model
+    from .entities.orchestrator import Orchestrator as Orchestrator
     from .errors import AgentError as AgentError
     from .errors import AsimError as AsimError
     from .errors import ConfigError as ConfigError
     from .errors import ConfigTypeError as ConfigTypeError
+    from .errors import DatabaseConnectionError as DatabaseConnectionError
+    from .errors import DatabaseError as DatabaseError
+    from .errors import DatabaseTimeout as DatabaseTimeout
     from .errors import EntityExistsError as EntityExistsError
     from .errors import FileActionError as FileActionError
     from .errors import JobFailed as JobFailed
+    from .errors import KeyNotFoundError as KeyNotFoundError
     from .errors import MissingExtraError as MissingExtraError
     from .errors import MissingFileError as MissingFileError
     from .errors import SubmitError as SubmitError
@@ -56,11 +64,15 @@ __version__ = "0.1.0"
 __all__, __getattr__, __dir__ = _exports(
     __name__,
     {
+        ".client.client": "Client",
+        ".client.dataset": "DataSet",
+        ".client.sync": "SyncClient",
         ".entities.ensemble": "Ensemble",
         ".entities.mlobjects": "Function MLModel Script",
         ".entities.model": "Model",
-        ".errors": "AgentError AsimError ConfigError ConfigTypeError EntityExistsError FileActionError JobFailed"
-        " MissingExtraError MissingFileError SubmitError TemplateError UnsupportedError UserStrategyError",
+        ".entities.orchestrator": "Orchestrator",
+        ".errors": "AgentError AsimError ConfigError ConfigTypeError DatabaseConnectionError DatabaseError"
+        " DatabaseTimeout EntityExistsError FileActionError JobFailed KeyNotFoundError MissingExtraError MissingFileError SubmitError TemplateError UnsupportedError UserStrategyError",
         ".experiment": "Experiment",
         ".launchers.base": "Usage",
         ".policies": "Retry",

@@ -5,6 +5,7 @@ One root, :class:`AsimError`. Three kinds below it:
 - *permanent*: the same input will always fail (:class:`ConfigError` and its subclasses, :class:`UnsupportedError`);
 - *of the machinery*: a file could not be written, an agent died (:class:`FileActionError`, :class:`AgentError`,
   :class:`SubmitError`, whose ``transient`` says whether trying again can help);
+- *of a database* (:class:`DatabaseError` and its subclasses): they carry the command and what the server said;
 - *of a job*: :class:`JobFailed`, raised only where the caller asked for it with ``check=True``.
 
 The permanent ones also derive from the built-in exception that Python users expect (``ValueError``, ``TypeError``,
@@ -98,6 +99,33 @@ class JobFailed(AsimError):
     def __init__(self, message: str, jobs: Sequence[Any] = ()) -> None:
         super().__init__(message)
         self.jobs = tuple(jobs)
+
+
+class DatabaseError(AsimError):
+    """A database answered with an error, or with something that makes no sense.
+
+    :ivar command: what was asked, in short (``AI.TENSORGET key``).
+    :ivar reply: the server's own words; empty when it said nothing.
+    """
+
+    def __init__(self, message: str, command: str = "", reply: str = "") -> None:
+        super().__init__(message)
+        self.command, self.reply = command, reply
+
+    def __str__(self) -> str:
+        return str(self.args[0])
+
+
+class DatabaseConnectionError(DatabaseError, ConnectionError):
+    """A database could not be reached in time, or the connection broke and the command cannot safely be sent again."""
+
+
+class DatabaseTimeout(DatabaseError, TimeoutError):
+    """A database took longer than the caller allows, or what was waited for did not come."""
+
+
+class KeyNotFoundError(DatabaseError, KeyError):
+    """There is no tensor, dataset, list, model or script of that name."""
 
 
 def allowed(field: str, value: object, what: str) -> str:

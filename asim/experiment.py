@@ -10,7 +10,8 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, Self, overload
 
 from .config import Config
-from .entities import Ensemble, Entity, Model
+from .databases import Databases
+from .entities import Ensemble, Entity, Orchestrator, models_of
 from .entities.names import check_name
 from .errors import AsimError, ConfigError, ConfigTypeError, allowed
 from .factories import Factories, capabilities_of
@@ -34,7 +35,7 @@ _ON_EXIT = ("stop", "wait", "detach")
 Params = Mapping[str, object] | str | Sequence[str] | None
 
 
-class Experiment(Factories):
+class Experiment(Factories, Databases):
     """One study: a name, a directory, a launcher, and everything that was started in it.
 
     Use it as ``async with Experiment(...) as exp``, or create it and ``await exp.aclose()`` at the end. It may be
@@ -172,15 +173,18 @@ class Experiment(Factories):
     ) -> JobGroup:
         """Start entities, all at once; what has attached files and was not generated is generated first.
 
-        :param block: wait until all have ended; else return when all are accepted.
+        Databases come first, and what follows waits until they can be used; nothing waits for their end.
+
+        :param block: wait until all (but databases) have ended; else return when all are accepted.
         :param summary: log first what is being started.
         :param kill_on_interrupt: when this call is cancelled while it waits (Ctrl-C, a timeout), stop the jobs. False
             leaves them running, also when the driver then ends.
         :param check: raise when a job did not complete (with ``block``).
         :param fail_fast: when one of these jobs fails, cancel the others.
-        :returns: the handles, in the order of the entities.
+        :returns: the handles, in the order of the entities; none of databases.
         :raises ConfigError: something could never work; nothing was written or started then.
         :raises FileActionError: a directory could not be made.
+        :raises DatabaseError: a database could not be started; nothing else was started then.
         :raises JobFailed: with ``check``.
         Cancellation: before the jobs are accepted they are cancelled, as nobody has their handles; see also
         ``kill_on_interrupt``.
@@ -226,6 +230,10 @@ class Experiment(Factories):
         :raises ConfigError: an entity was never started.
         Cancellation: the stopping goes on.
         """
+        for entity in entities:  # databases that another process started are no jobs of this experiment
+            if isinstance(entity, Orchestrator) and entity in self._runtime().databases.foreign:
+                await self._runtime().databases.shut_down(entity)
+                entities = tuple(other for other in entities if other is not entity)
         jobs = self._jobs(entities)
         await self._runtime().cancel(jobs)
 
@@ -247,7 +255,7 @@ class Experiment(Factories):
         from .runtime.files import write_new
 
         check_options(verbosity_level, output_format)
-        plan = await self._runtime().plan_start(entities)
+        plan = await self._runtime().preview(entities)
         text = as_text(plan, verbosity_level, output_format)
         if output_filename is None:
             print(text, end="")  # noqa: T201  (that is what it is for)
@@ -267,9 +275,7 @@ class Experiment(Factories):
         """The latest job of every model; ``missing=None`` gives None for one that was never started."""
         found: list[Job | None] = []
         for entity in entities:
-            if not isinstance(entity, (Model, Ensemble)):
-                raise ConfigTypeError(allowed("entities", entity, "must be a Model or an Ensemble"))
-            for model in entity.models if isinstance(entity, Ensemble) else [entity]:
+            for model in models_of(entity):
                 job = self._session.monitor.latest.get(model) if self._session else None
                 if job is None and missing is not None:
                     raise ConfigError(allowed("entities", model.name, "was never started in this experiment"))
@@ -288,7 +294,7 @@ class Experiment(Factories):
         return [job.status if job else JobState.NEW for job in self._jobs(entities, None)]
 
     async def wait(self, *entities: Entity, timeout: float | None = None) -> JobGroup:
-        """Wait until these entities (none given: everything) have ended.
+        """Wait until these entities (none given: everything but databases) have ended.
 
         :param timeout: seconds; the jobs go on when it is over.
         :raises TimeoutError: not all have ended by then.
@@ -298,14 +304,14 @@ class Experiment(Factories):
         from .runtime.group import JobGroup
 
         session = self._runtime()
-        jobs = self._jobs(entities) if entities else list(session.monitor.latest.values())
+        jobs = self._jobs(entities) if entities else session.monitor.work
         with anyio.fail_after(timeout):
             for job in jobs:
                 await job.wait()
         return JobGroup(jobs, session)
 
     async def poll(self, interval: float = 10, verbose: bool = True, kill_on_interrupt: bool = True) -> None:
-        """Wait until everything has ended, and log the states every ``interval`` seconds.
+        """Wait until everything but databases has ended, and log the states every ``interval`` seconds.
 
         Returns as soon as the last job ends; ``interval`` is only the period of the log.
 
@@ -316,7 +322,7 @@ class Experiment(Factories):
 
         period = seconds("interval", interval)
         session = self._runtime()
-        jobs = list(session.monitor.latest.values())
+        jobs = session.monitor.work
         try:
             while not all(job.status.terminal for job in jobs):
                 with anyio.move_on_after(period):
@@ -371,7 +377,7 @@ class Experiment(Factories):
         for job in self._session.monitor.jobs if self._session else ():
             runs[job.name] = runs.get(job.name, -1) + 1
             elapsed = f"{job.elapsed:.4f}" if job.elapsed is not None else None
-            rows.append([job.name, "Model", job.pid, runs[job.name], elapsed, job.status, job.returncode])
+            rows.append([job.name, job.model.type, job.pid, runs[job.name], elapsed, job.status, job.returncode])
         return table(rows, headers, style)
 
 

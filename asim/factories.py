@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from .config import Config
-from .entities import Ensemble, Model
+from .entities import Ensemble, Model, Orchestrator
 from .errors import ConfigError, ConfigTypeError, MissingFileError, allowed
 from .launchers.base import KNOWN, Capabilities, Launcher
 from .policies import Retry
@@ -179,6 +179,44 @@ class Factories:
             fail_fast=fail_fast,
             timeout=timeout,
             retries=retries,
+        )
+
+    def create_database(
+        self,
+        port: int = 6379,
+        path: str | os.PathLike[str] | None = None,
+        db_nodes: int = 1,
+        batch: bool = False,
+        hosts: str | Sequence[str] | None = None,
+        run_command: str = "auto",
+        interface: str | Sequence[str] = "lo",
+        account: str | None = None,
+        time: str | None = None,
+        queue: str | None = None,
+        single_cmd: bool = True,
+        db_identifier: str = "orchestrator",
+        **kwargs: Any,
+    ) -> Orchestrator:
+        """A database to deploy; see :class:`~asim.Orchestrator`.
+
+        :param path: default ``<experiment>/<db_identifier>``.
+        :param kwargs: the other arguments of :class:`~asim.Orchestrator`, and options of Redis.
+        """
+        return Orchestrator(
+            path,
+            port,
+            interface,
+            self.launcher,
+            run_command,
+            db_nodes,
+            batch,
+            hosts,
+            account,
+            time,
+            single_cmd=single_cmd,
+            queue=queue,
+            db_identifier=db_identifier,
+            **kwargs,
         )
 
     def _next_name(self) -> str:

@@ -6,21 +6,21 @@ import os
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from .entities import Ensemble, Entity, Model
+from .entities import Ensemble, Entity, Model, Orchestrator
 from .errors import ConfigError, ConfigTypeError, EntityExistsError, allowed
 from .generate import Unit
 from .plan import Context, Member
 
 
 def members(entities: Sequence[object]) -> list[Member]:
-    """Every model among ``entities``, with the ensemble that it came in.
+    """Every model among ``entities``, with the ensemble that it came in. (Databases have none: :func:`databases`.)
 
     :raises ConfigTypeError: something is not an entity.
     :raises ConfigError: nothing was given, or an ensemble is empty.
     :raises EntityExistsError: two have the same name.
     """
     if not entities:
-        raise ConfigError(allowed("entities", (), "at least one Model or Ensemble must be given"))
+        raise ConfigError(allowed("entities", (), "at least one Model, Ensemble or Orchestrator must be given"))
     found: list[Member] = []
     for entity in entities:
         if isinstance(entity, Model):
@@ -29,15 +29,17 @@ def members(entities: Sequence[object]) -> list[Member]:
             if not len(entity):
                 raise ConfigError(allowed("entities", entity.name, "this ensemble is empty, there is nothing to do"))
             found += [(model, entity) for model in entity.models]
-        else:
-            raise ConfigTypeError(allowed("entities", entity, "must be a Model or an Ensemble"))
+        elif not isinstance(entity, Orchestrator):
+            raise ConfigTypeError(allowed("entities", entity, "must be a Model, an Ensemble or an Orchestrator"))
     _check_names(entities, found)
     return found
 
 
 def _check_names(entities: Sequence[Any], found: Sequence[Member]) -> None:
     seen: set[str] = set()
-    for name in [entity.name for entity in entities if isinstance(entity, Ensemble)] + [m.name for m, _ in found]:
+    wholes = [entity for entity in entities if isinstance(entity, (Ensemble, Orchestrator))]
+    shards = [shard for entity in wholes if isinstance(entity, Orchestrator) for shard in entity.models]
+    for name in (entity.name for entity in (*wholes, *shards, *(model for model, _ in found))):
         if name in seen:
             raise EntityExistsError(allowed("entities", name, "two of the entities (or their members) have this name"))
         seen.add(name)
@@ -86,6 +88,12 @@ def ungenerated(found: Sequence[Member]) -> list[Member]:
     ]
 
 
+def databases(entities: Iterable[object]) -> list[Orchestrator]:
+    """The databases among ``entities``."""
+    return [entity for entity in entities if isinstance(entity, Orchestrator)]
+
+
 def batch_entities(entities: Iterable[Any]) -> list[Entity]:
-    """Those of ``entities`` that are batch jobs."""
-    return [entity for entity in entities if entity.batch_settings is not None]
+    """Those of ``entities`` whose members are run by a batch job."""
+    listed = (entity for entity in entities if not isinstance(entity, Orchestrator))
+    return [entity for entity in listed if entity.batch_settings is not None]

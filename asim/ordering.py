@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Sequence
 
-from .entities import Ensemble, Entity, Model
+from .entities import Ensemble, Entity, Model, models_of
 from .errors import ConfigError, allowed
 
 
@@ -34,7 +34,7 @@ def check_dependencies(found: Sequence[tuple[Model, Ensemble | None]], known: Co
 def _check_known(edges: dict[Entity, list[Entity]], known: Collection[Entity]) -> None:
     for entity, others in edges.items():
         for other in others:
-            parts = other.models if isinstance(other, Ensemble) else [other]
+            parts = models_of(other)
             if other not in edges and not all(part in edges or part in known for part in parts):
                 what = "is neither among what is started here nor was it started before"
                 raise ConfigError(allowed(f"{entity.name}: after", other.name, what))

@@ -7,10 +7,12 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from .agent.protocol import Environment
-from .entities import Ensemble, Entity, Model
+from .database.config import NodeConfig
+from .database.environment import Address
+from .entities import Ensemble, Entity, Model, Orchestrator
 from .generate import Layouts, Source, Unit
 from .launchers.base import Capabilities
 from .policies import Retry, When
@@ -20,13 +22,21 @@ Member = tuple[Model, Ensemble | None]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Context:
-    """What planning must know of the experiment."""
+    """What planning must know of the experiment.
+
+    :ivar python: the interpreter that runs asim's own programs where jobs run.
+    :ivar environ: the environment that jobs start from.
+    :ivar databases: those that run now.
+    """
 
     name: str
     path: str
     cwd: str
     capabilities: Capabilities
     token: str
+    python: str = "python3"
+    environ: Mapping[str, str] = field(default_factory=dict)
+    databases: Sequence[Address] = ()
     busy: Collection[str] = frozenset()
     known: Collection[Entity] = frozenset()
 
@@ -75,6 +85,10 @@ class JobSpec:
     timeout: float | None
     retries: Retry | None
 
+    def with_env(self, env: Environment) -> JobSpec:
+        """The same with another environment."""
+        return replace(self, env=env)
+
     @property
     def stdout(self) -> str:
         return f"{self.outputs}/{self.name}.out"
@@ -100,6 +114,15 @@ class BatchPlan:
     members: tuple[str, ...]
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DatabasePlan:
+    """One database: what its shards are told (all but the secret), and the jobs that they run in."""
+
+    database: Orchestrator
+    config: NodeConfig
+    jobs: tuple[JobSpec, ...]
+
+
 @dataclass(slots=True, kw_only=True)
 class LaunchPlan:
     """Everything that one ``start`` (or ``generate``) is going to do."""
@@ -109,6 +132,7 @@ class LaunchPlan:
     layouts: Layouts
     jobs: list[JobSpec] = field(default_factory=list)
     batches: list[BatchPlan] = field(default_factory=list)
+    databases: list[DatabasePlan] = field(default_factory=list)
     files: dict[str, str] = field(default_factory=dict)
 
     @property

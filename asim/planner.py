@@ -14,7 +14,9 @@ from types import MappingProxyType
 from typing import Any
 
 from .agent.protocol import Environment
-from .entities import Ensemble, Entity, Model
+from .database.environment import Address
+from .database.planning import beside_database, check_colocated, plan_databases
+from .entities import Ensemble, Entity, Model, Orchestrator
 from .errors import ConfigError, EntityExistsError, MissingFileError, UnsupportedError, allowed
 from .generate import Layouts, Unit
 from .members import place
@@ -129,9 +131,12 @@ class Planner:
                 self.plan.layouts.of(model)
                 self._homes[model] = f"{unit.target}/{below}" if below else unit.target
 
-    def start(self, found: Sequence[Member], batches: Sequence[Entity]) -> Iterator[None]:
-        """Plan the jobs of these members; yields between slices."""
-        self._check(found, batches)
+    def start(
+        self, found: Sequence[Member], batches: Sequence[Entity], databases: Sequence[Orchestrator] = ()
+    ) -> Iterator[None]:
+        """Plan the jobs of these members and databases; yields between slices."""
+        self._check(found, batches, databases)
+        self.plan.databases += plan_databases(self._context, databases)
         for index, (model, ensemble) in enumerate(found):
             in_batch = model in batches or ensemble in batches
             self.plan.jobs.append(self._job(model, ensemble, in_batch))
@@ -140,16 +145,19 @@ class Planner:
         for entity in batches:
             self.plan.batches.append(self._batch(entity))
 
-    def _check(self, found: Sequence[Member], batches: Sequence[Entity]) -> None:
+    def _check(self, found: Sequence[Member], batches: Sequence[Entity], databases: Sequence[Orchestrator]) -> None:
         context = self._context
+        shards = [shard for database in databases for shard in database.models]
+        starting = [Address(identifier=database.name, hosts=()) for database in databases]
         if batches and not context.capabilities.batch:
             what = f"the {context.capabilities.launcher} launcher has no batch jobs; leave batch_settings out"
             raise UnsupportedError(allowed("batch_settings", batches[0].name, what))
         refuse_busy(name for name in (model.name for model, _ in found) if name in context.busy)
         for model, _ in found:
-            if model._colocated is not None or model._ml:
-                _refuse_database(model)
-        check_dependencies(found, context.known)
+            if model._ml:
+                _refuse_ml(model)
+        check_colocated(found, [*context.databases, *starting])
+        check_dependencies(found, {*context.known, *shards} if shards else context.known)
 
     def _job(self, model: Model, ensemble: Ensemble | None, in_batch: bool) -> JobSpec:
         home = self._homes.get(model) or place(self._context, model, ensemble) or model._generated
@@ -177,20 +185,23 @@ class Planner:
     ) -> tuple[tuple[str, ...], Environment]:
         args = tuple(model.exe_args)
         key = (id(settings), args)
-        known = self._steps.get(key)
+        known = self._steps.get(key) if model._colocated is None else None
         if known is not None:
             return known
         launcher = self._context.capabilities.launcher
         for part in settings.mpmd:
             if part.container is None:
                 self._program(model, "mpmd exe", part.exe)
+        exe = settings.exe if settings.container else self._program(model, "exe", settings.exe)
+        if model._colocated is not None:
+            exe, args = beside_database(self._context, model, outputs, self.plan.files, (exe, *args))
         step = settings.step(
             StepContext(
                 name=model.name,
                 cwd=cwd,
                 stdout=f"{outputs}/{model.name}.out",
                 stderr=f"{outputs}/{model.name}.err",
-                exe=settings.exe if settings.container else self._program(model, "exe", settings.exe),
+                exe=exe,
                 exe_args=args,
                 run_command=self._program(model, "run_command", settings.run_command) if settings.run_command else "",
                 launcher=launcher,
@@ -202,12 +213,14 @@ class Planner:
             self._steps_of[model.name] = step
         argv = (self._program(model, "exe", step.argv[0]), *step.argv[1:])
         made = (argv, tuple(step.env.items()))
-        if settings.placeless(launcher) and not in_batch:
+        if settings.placeless(launcher) and not in_batch and model._colocated is None:
             self._steps[key] = made
         return made
 
     def _program(self, model: Model, field: str, word: str) -> str:
         if not self._context.capabilities.local_programs or word in self._facts.programs.values():
+            return word
+        if word == self._context.python:
             return word
         found = self._facts.programs.get(word)
         if found is None:
@@ -236,9 +249,6 @@ def _batch_settings(entity: Any) -> BatchSettings:
     return settings
 
 
-def _refuse_database(model: Model) -> None:
-    if model._colocated is not None:
-        what = "a colocated database is recorded on this model, but this version cannot start databases yet"
-        raise UnsupportedError(allowed(f"{model.name}: colocate_db", model._colocated.db_identifier, what))
-    what = "ML objects are recorded on this model, but there is no running database that they could be uploaded to"
+def _refuse_ml(model: Model) -> None:
+    what = "ML objects are recorded on this model, but this version cannot upload them yet"
     raise UnsupportedError(allowed(f"{model.name}: ML objects", [thing.name for thing in model._ml], what))

@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 from .errors import ConfigError, allowed
 from .generate import Layout
-from .plan import JobSpec, LaunchPlan
+from .plan import DatabasePlan, JobSpec, LaunchPlan
 from .values import render
 
 Verbosity = Literal["info", "debug", "developer"]
@@ -38,6 +38,7 @@ def as_dict(plan: LaunchPlan) -> dict[str, Any]:
         "experiment": {"name": context.name, "path": context.path, "launcher": context.capabilities.launcher},
         "directories": plan.directories,
         "generates": [{"name": unit.name, "path": unit.target, "replaces": unit.replaces} for unit in plan.units],
+        "databases": [_database(database) for database in plan.databases],
         "jobs": [_job(job, files.get(job.name, [])) for job in plan.jobs],
         "batches": [
             {
@@ -50,6 +51,22 @@ def as_dict(plan: LaunchPlan) -> dict[str, Any]:
             for batch in plan.batches
         ],
         "warnings": list(plan.warnings),
+    }
+
+
+def _database(plan: DatabasePlan) -> dict[str, Any]:
+    config, database = plan.config, plan.database
+    return {
+        "name": database.name,
+        "path": config.directory,
+        "interfaces": list(config.interfaces),
+        "ports": list(config.ports),
+        "unix_socket": config.socket or None,
+        "options": dict(config.options),
+        "load_from": list(config.load_from),
+        "shards": [
+            {"name": job.name, "argv": job.argv, "stdout": job.stdout, "stderr": job.stderr} for job in plan.jobs
+        ],
     }
 
 
@@ -106,11 +123,25 @@ def _lines(data: dict[str, Any], verbosity: Verbosity) -> Iterator[str]:
         yield f"Generates {unit['path']}{' (replacing what is there)' if unit['replaces'] else ''}"
     for path in data["directories"]:
         yield f"Makes {path} if it is missing"
+    for database in data["databases"]:
+        yield from _database_lines(database)
     for batch in data["batches"]:
         yield f"Batch job {batch['name']}: {shlex.join(batch['submit'])}"
         yield from (f"  | {line}" for line in batch["script"].splitlines())
     yield from _jobs(data["jobs"], verbosity)
     yield from (f"Warning: {warning}" for warning in data["warnings"])
+
+
+def _database_lines(database: dict[str, Any]) -> Iterator[str]:
+    yield f"Database {database['name']}"
+    yield f"  in        {database['path']}"
+    yield f"  listens   on {', '.join(database['interfaces'])}"
+    for name, value in database["options"].items():
+        yield f"  option    {name} {value}"
+    for path in database["load_from"]:
+        yield f"  loads     {path}"
+    for shard, port in zip(database["shards"], database["ports"], strict=True):
+        yield f"  shard     {shard['name']}, port {port or 'any free one'}: {shlex.join(shard['argv'])}"
 
 
 def _jobs(jobs: list[dict[str, Any]], verbosity: Verbosity) -> Iterator[str]:

@@ -9,6 +9,7 @@ from functools import partial
 from types import MappingProxyType
 from typing import Any, Literal, TypeAlias
 
+from ..database.config import FIXED
 from ..errors import ConfigError, ConfigTypeError, UnsupportedError, allowed
 from ..settings._text import checked
 from .mlobjects import whole
@@ -35,7 +36,7 @@ class ColocatedDB:
     """A database beside a model. Made, and checked, by the ``colocate_db…`` methods.
 
     :param kind: reached by "tcp", or by "uds" (a Unix domain socket).
-    :param port: TCP port; 0 with "uds".
+    :param port: TCP port, 0: any free one; without meaning with "uds".
     :param interfaces: network interfaces that it listens on; none with "uds".
     :param unix_socket: path of the socket; None with "tcp".
     :param socket_permissions: of the socket, the octal digits read as a decimal number: 755 is rwxr-xr-x.
@@ -91,7 +92,7 @@ class Colocation:
     ) -> None:
         """Run a database on each node of this model, to be reached by TCP/IP from that node.
 
-        :param port: TCP port, 1 to 65535.
+        :param port: TCP port; 0: any free one.
         :param ifname: network interface(s) to listen on: a list, or text with commas.
         :param db_cpus: number of cpus that it may use.
         :param custom_pinning: numbers of the cpus that it is pinned to, also as ranges: ``[0, range(4, 6)]``. None: the
@@ -104,12 +105,12 @@ class Colocation:
         :raises ConfigTypeError: an argument of the wrong type.
         :raises UnsupportedError: with MPMD run settings; ``limit_app_cpus``.
         """
-        number = whole(f"{self.name}: port", port, least=1)
+        number = whole(f"{self.name}: port", port)
         if number > 65535:
-            raise ConfigError(allowed(f"{self.name}: port", port, "must be 1 to 65535"))
-        names = _interfaces(f"{self.name}: ifname", ifname)
+            raise ConfigError(allowed(f"{self.name}: port", port, "must be 0 (any free one) to 65535"))
+        names = interfaces_of(f"{self.name}: ifname", ifname)
         common = _common(self.name, db_cpus, custom_pinning, debug, db_identifier)
-        options, engine = _options(self.name, kwargs, ("unix_socket", "socket_permissions"))
+        options, engine = options_of(self.name, kwargs, ("unix_socket", "socket_permissions"))
         self._colocate(ColocatedDB(kind="tcp", port=number, interfaces=names, options=options, engine=engine, **common))
 
     colocate_db = colocate_db_tcp
@@ -140,7 +141,7 @@ class Colocation:
             what = "must be octal digits written as a decimal number, 0 to 777: 755 is rwxr-xr-x"
             raise ConfigError(allowed(f"{self.name}: socket_permissions", mode, what))
         common = _common(self.name, db_cpus, custom_pinning, debug, db_identifier)
-        options, engine = _options(self.name, kwargs, ("port", "ifname"))
+        options, engine = options_of(self.name, kwargs, ("port", "ifname"))
         self._colocate(
             ColocatedDB(
                 kind="uds", unix_socket=unix_socket, socket_permissions=mode, options=options, engine=engine, **common
@@ -197,7 +198,8 @@ def _iterated(field: str, value: object) -> Iterable[object]:
     return value
 
 
-def _interfaces(field: str, value: object) -> tuple[str, ...]:
+def interfaces_of(field: str, value: object) -> tuple[str, ...]:
+    """The names of network interfaces, each once."""
     listed = value.split(",") if isinstance(value, str) else value
     if not isinstance(listed, (list, tuple)):
         raise ConfigTypeError(allowed(field, value, "must be the name of a network interface, or a list of names"))
@@ -207,7 +209,7 @@ def _interfaces(field: str, value: object) -> tuple[str, ...]:
     return tuple(dict.fromkeys(names))
 
 
-def _options(
+def options_of(
     owner: str, given: Mapping[str, Option], foreign: tuple[str, ...]
 ) -> tuple[dict[str, str], dict[str, int]]:
     """The options of Redis and the settings of the engine. None is "not given"."""
@@ -236,6 +238,8 @@ def _put(field: str, settings: dict[str, Any], name: str, value: object) -> None
 
 def _option(owner: str, name: str) -> str:
     option = name.replace("_", "-")
+    if option.lower() in FIXED:
+        raise ConfigError(allowed(f"{owner}: Redis option", name, "is decided by asim, or has an argument of its own"))
     if not _OPTION.fullmatch(option):
         what = "must be a letter, then letters, digits, '_', '-' and '.'"
         raise ConfigError(allowed(f"{owner}: name of a Redis option", name, what))

@@ -1,5 +1,7 @@
-"""Small files that the driver itself writes."""
+"""Small files that the driver itself reads, writes and removes."""
 
+import shutil
+from collections.abc import Sequence
 from pathlib import Path
 
 
@@ -14,3 +16,28 @@ def write_new(path: Path, text: str) -> None:
         except FileExistsError:
             number += 1
             target = path.with_name(f"{path.stem}_{number:02d}{path.suffix}")
+
+
+def read_all(paths: Sequence[str]) -> list[bytes]:
+    """What these files have in them; b"" for one that is not there (blocking)."""
+    return [_read(Path(path)) for path in paths]
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except FileNotFoundError:
+        return b""
+
+
+def tail(path: Path, size: int = 500) -> str:
+    """The last words of a text file, on one line (blocking)."""
+    return " ".join(_read(path)[-size:].decode("utf-8", "replace").split())
+
+
+def remove_aside(directories: Sequence[str]) -> None:
+    """Remove ``directory.1``, ``directory.2`` …: what an earlier deployment left (blocking)."""
+    for path in map(Path, directories):
+        for aside in path.parent.glob(f"{path.name}.*"):
+            if aside.suffix[1:].isdigit() and aside.is_dir():
+                shutil.rmtree(aside)

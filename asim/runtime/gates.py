@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from ..entities import Ensemble, Entity, Model
+from ..entities import Entity, Model, models_of
 from ..policies import When
 from ..status import JobState
 from .job import Job
@@ -78,8 +78,7 @@ class Gates:
         if gate is not None and gate.remaining and not gate.broken:
             return gate
         gate = self._shared[entity, when] = Gate(when)
-        for model in entity.models if isinstance(entity, Ensemble) else [entity]:
-            assert isinstance(model, Model)
+        for model in models_of(entity):
             gate.remaining.add(self._latest[model])
             self._of.setdefault(model, []).append(gate)
             self._look(gate, self._latest[model])

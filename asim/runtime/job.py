@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import anyio
 
+from ..entities import DBNode
 from ..errors import AgentError, JobFailed
 from ..launchers.base import JobStatus, Usage
 from ..plan import JobSpec
@@ -23,8 +24,10 @@ if TYPE_CHECKING:
 class Control(Protocol):
     """What handles ask of the runtime."""
 
-    host: str
     detached: bool
+
+    @property
+    def host(self) -> str: ...
 
     async def cancel(self, jobs: Sequence[Job]) -> None: ...
 
@@ -84,6 +87,11 @@ class Job:
     def model(self) -> Model:
         """The entity that this runs."""
         return self.spec.model
+
+    @property
+    def is_database(self) -> bool:
+        """Whether this is a shard of a database; such jobs are not waited for."""
+        return isinstance(self.spec.model, DBNode)
 
     @property
     def host(self) -> str:

@@ -177,6 +177,11 @@ class Monitor:
                 elif group.fail_fast and status.state in (JobState.FAILED, JobState.TIMEOUT, JobState.LOST):
                     self._spawn(self.stop, list(group.jobs), f"{job.name} {status.state} and its group is fail-fast")
 
+    def announce(self, job: Job, words: str) -> None:
+        """Something to know about a job that still runs."""
+        job.reason = words
+        self.hub.publish(job, job.status, time.time(), words)
+
     def _settle(self) -> None:
         """Act on what the last evidence made possible or impossible. (A list, not a recursion: chains may be long.)"""
         gates = self._gates
@@ -227,6 +232,11 @@ class Monitor:
         for job in self.live:
             job._release()
 
+    async def work_done(self) -> None:
+        """Wait until every job that is no database has ended."""
+        while work := [job for job in self.unfinished if not job.is_database]:
+            await work[0].wait()
+
     async def idle(self) -> None:
         """Wait until every job has ended."""
         while self._open:
@@ -244,6 +254,11 @@ class Monitor:
     def has(self, keys: Iterable[JobKey]) -> bool:
         """Whether the launcher still has one of these."""
         return any(key in self._live for key in keys)
+
+    @property
+    def work(self) -> list[Job]:
+        """The latest job of every model that is no shard of a database."""
+        return [job for job in self.latest.values() if not job.is_database]
 
     @property
     def unfinished(self) -> list[Job]:

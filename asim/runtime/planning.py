@@ -8,7 +8,7 @@ from typing import Any
 import anyio
 
 from ..config import Config
-from ..members import batch_entities, members, ungenerated, units_of
+from ..members import batch_entities, databases, members, ungenerated, units_of
 from ..plan import Context, LaunchPlan
 from ..planner import Planner, needs
 from .survey import survey
@@ -24,7 +24,7 @@ async def plan_start(context: Context, config: Config, entities: Sequence[Any]) 
     facts = await survey(needs(context, found, units), config.cwd, config.search_path)
     planner = Planner(context, facts)
     planner.generation(units)
-    for _ in planner.start(found, batch_entities(entities)):
+    for _ in planner.start(found, batch_entities(entities), databases(entities)):
         await anyio.lowlevel.checkpoint()
     return planner.plan
 

@@ -3,21 +3,25 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+import os
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, Literal, TypeVar
 
 import anyio
 
 from ..agent.protocol import FileAction
 from ..config import Config
-from ..entities import Ensemble, Model
+from ..database.planning import tell_applications
+from ..entities import Ensemble, Model, Orchestrator
 from ..errors import AgentError, AsimError, UnsupportedError, allowed
 from ..launchers.base import Capabilities, JobKey, Launcher
 from ..plan import Context, JobSpec, LaunchPlan
 from ..planner import refuse_busy
 from ..status import JobState
+from .deployment import Deployments, replaced
 from .events import EventStream
 from .group import JobGroup
+from .holder import KILL_MARGIN, Holder
 from .job import Job
 from .journal import Diary, new_token
 from .making import Maker
@@ -30,8 +34,6 @@ T = TypeVar("T")
 OnExit = Literal["stop", "wait", "detach"]
 SLICE = 256
 """Jobs dealt with between two chances for other tasks to run."""
-KILL_MARGIN = 10.0
-"""Seconds beyond the grace that ending may take before the driver gives up waiting for the agent."""
 
 
 class Session:
@@ -51,19 +53,23 @@ class Session:
     ) -> None:
         self.name, self.path, self.config, self.capabilities = name, path, config, capabilities
         self.token = new_token()
-        self.host = ""
         self.owner = Owner()
         self.monitor = Monitor(self._submit, self.owner.start_soon, self._cancel)
-        self._make_launcher, self._grace = launcher, grace
-        self._launcher: Launcher | None = None
-        self._opening = anyio.Lock()
+        self._grace = grace
         self._maker = Maker(path, self.token)
         self._diary = Diary(name, path, self.token)
-        self._about: Mapping[str, object] = {}
+        self._holder = Holder(name, lambda: launcher(self.token), self.monitor, self.owner, self._diary, grace)
+        self.databases = Deployments(
+            self._files, self._start, self.monitor.stop, self.owner.start_soon, self.monitor.announce
+        )
         self._survivors: set[Job] = set()
         self._ended: anyio.Event | None = None
-        self._closed = False
         self.detached = False
+
+    @property
+    def host(self) -> str:
+        """Where jobs run."""
+        return self._holder.host
 
     # -- planning
 
@@ -75,6 +81,9 @@ class Session:
             cwd=self.config.cwd,
             capabilities=self.capabilities,
             token=self.token,
+            python=self.config.python,
+            environ=self.config.environ,
+            databases=self.databases.addresses,
             busy=self.monitor.busy,
             known=self.monitor.latest.keys(),
         )
@@ -82,6 +91,12 @@ class Session:
     async def plan_start(self, entities: Sequence[Any]) -> LaunchPlan:
         """What ``start`` would do with these entities."""
         return await plan_start(self.context(), self.config, entities)
+
+    async def preview(self, entities: Sequence[Any]) -> LaunchPlan:
+        """The same, with what jobs would be told of the databases that run now."""
+        plan = await self.plan_start(entities)
+        tell_applications(plan, self.databases.addresses)
+        return plan
 
     # -- doing
 
@@ -102,30 +117,49 @@ class Session:
         if not self.capabilities.starts:
             what = "this version knows its command texts (preview shows them) but cannot start jobs with it yet"
             raise UnsupportedError(allowed("launcher", self.capabilities.launcher, what))
-        return await self.owner.run(lambda: self._launch(plan, fail_fast), self._unwanted)
+        group, _ = await self.owner.run(lambda: self._launch(plan, fail_fast), self._unwanted)
+        return group
 
-    async def _unwanted(self, group: JobGroup) -> None:
+    async def _unwanted(self, started: tuple[JobGroup, list[Job]]) -> None:
+        group, shards = started
         await self.monitor.stop(group.jobs)
+        await self.monitor.stop(shards)
 
-    async def _launch(self, plan: LaunchPlan, fail_fast: bool) -> JobGroup:
-        names = {spec.name for spec in plan.jobs}
+    async def _launch(self, plan: LaunchPlan, fail_fast: bool) -> tuple[JobGroup, list[Job]]:
+        names = {spec.name for spec in (*plan.jobs, *(spec for database in plan.databases for spec in database.jobs))}
         refuse_busy(names & self.monitor.busy)  # another start may have come first since the plan was made
         self.monitor.busy |= names
         try:
-            return await self._launch_reserved(plan, fail_fast)
+            await self._execute(plan)
+            shards = await self.databases.deploy(plan.databases)
+            try:
+                tell_applications(plan, self.databases.addresses)
+                return await self._launch_applications(plan, fail_fast), shards
+            except BaseException:
+                await self.monitor.stop(shards)  # nobody would know that they run
+                raise
         except BaseException:
             self.monitor.busy -= names - {job.name for job in self.monitor.unfinished}
             raise
 
-    async def _launch_reserved(self, plan: LaunchPlan, fail_fast: bool) -> JobGroup:
-        await self._execute(plan)
+    async def _launch_applications(self, plan: LaunchPlan, fail_fast: bool) -> JobGroup:
         jobs: list[Job] = []
         for specs in _slices(plan.jobs):
             jobs += [Job(spec, self.monitor.new_key(), self) for spec in specs]
             await anyio.lowlevel.checkpoint()
-        await self._journal((JobKey(job.key), job.spec, job.attempt) for job in jobs)
         group = JobGroup(jobs, self, fail_fast=fail_fast)
         self._fail_fast_ensembles(jobs)
+        await self._accept(jobs)
+        return group
+
+    async def _start(self, specs: Sequence[JobSpec]) -> list[Job]:
+        """Start the shards of a database."""
+        jobs = [Job(spec, self.monitor.new_key(), self) for spec in specs]
+        await self._accept(jobs)
+        return jobs
+
+    async def _accept(self, jobs: Sequence[Job]) -> None:
+        await self._journal((JobKey(job.key), job.spec, job.attempt) for job in jobs)
         self.monitor.register(jobs)
         try:
             for part in _slices(jobs):
@@ -134,7 +168,6 @@ class Session:
             self.monitor.refused([job for job in jobs if job.status is JobState.NEW], str(exc))
             await self.monitor.stop(jobs)
             raise
-        return group
 
     def _fail_fast_ensembles(self, jobs: Sequence[Job]) -> None:
         scopes: dict[Ensemble, list[Job]] = {}
@@ -146,23 +179,27 @@ class Session:
 
     async def _execute(self, plan: LaunchPlan) -> None:
         """Make the plan's directories and files."""
-        launcher = await self._opened()
+        launcher = await self._holder.opened()
         for warning in plan.warnings:
             LOG.warning("%s", warning)
         if plan.units:
             await self._maker.make(launcher, plan)
         wanted: list[FileAction] = [("mkdirs", path) for path in plan.directories]
-        wanted += [("write", path, text) for path, text in plan.files.items()]
+        wanted += [("mkdirs", database.config.directory) for database in plan.databases]
+        wanted += [action for path, text in plan.files.items() for action in replaced(path, text)]
         if wanted:
             await launcher.files(wanted)
 
+    async def _files(self, actions: Sequence[FileAction]) -> None:
+        launcher = await self._holder.opened()
+        await launcher.files(actions)
+
     async def _journal(self, jobs: Iterable[tuple[JobKey, JobSpec, int]]) -> None:
-        launcher = await self._opened()
-        await self._diary.started(launcher, jobs)
+        await self._diary.started(await self._holder.opened(), jobs)
 
     async def _hand_over(self, jobs: Sequence[Job]) -> None:
         if jobs:
-            launcher = await self._opened()
+            launcher = await self._holder.opened()
             jobs = [job for job in jobs if not job.status.terminal]  # they may have been stopped meanwhile
             self.monitor.submitted(jobs)
             try:
@@ -187,62 +224,20 @@ class Session:
                 self.monitor.refused(jobs, f"could not be submitted: {exc}")
 
     async def _cancel(self, keys: Sequence[JobKey]) -> None:
-        launcher = self._launcher
-        if launcher is not None:
-            await launcher.cancel(keys, self._grace)
-            self.owner.start_soon(self._watch, launcher, keys)
-
-    async def _watch(self, launcher: Launcher, keys: Sequence[JobKey]) -> None:
-        """An agent that does not tell the end of what it was asked to stop is as good as dead."""
-        await anyio.sleep(self._grace + KILL_MARGIN)
-        if launcher is self._launcher and self.monitor.has(keys):
-            launcher.abort()
-
-    # -- the launcher
-
-    async def _opened(self) -> Launcher:
-        async with self._opening:
-            if self._closed:
-                raise AgentError(f"experiment {self.name} is closed")
-            if self._launcher is None:
-                launcher = self._make_launcher(self.token)
-                self._about = await launcher.open(self.monitor.evidence, self._lost)
-                self.host = str(self._about.get("host", ""))
-                self._launcher = launcher
-                self._diary.introduce(launcher.name, self._about)
-        return self._launcher
-
-    def _lost(self, error: AsimError) -> None:
-        """The launcher can no longer see its jobs: what it left is stopped, the next start gets a new one."""
-        launcher, self._launcher = self._launcher, None
-        if launcher is not None:
-            LOG.error("%s: %s; stopping what it left running", self.name, error)
-            self.owner.start_soon(self._recover, launcher, error)
-
-    async def _recover(self, launcher: Launcher, error: AsimError) -> None:
-        theirs = self.monitor.live
-        try:
-            await launcher.recover()
-        except (AsimError, OSError) as exc:
-            LOG.error("%s: %s", self.name, exc)
-        self.monitor.lost(theirs, f"{error}; what it left running was stopped")
-
-    async def _write_decided(self) -> None:
-        """Ends that no launcher has seen are for the driver to write down."""
-        decided, self.monitor.decided = self.monitor.decided, []
-        if decided and self._launcher is not None:
-            try:
-                await self._diary.ended(self._launcher, decided)
-            except AsimError as exc:
-                LOG.error("%s: %s", self.name, exc)
+        await self._holder.cancel(keys)
 
     # -- handles ask this
 
     async def cancel(self, jobs: Sequence[Job]) -> None:
         if self.detached and not all(job.status.terminal for job in jobs):
             raise AgentError("the experiment ended and left these jobs running")
-        if not self._closed:
+        if not self._holder.closed:
             await self.owner.run(lambda: self.monitor.stop(jobs))
+
+    async def reconnect(self, checkpoint: str) -> Orchestrator:
+        """See ``Experiment.reconnect_orchestrator``."""
+        path = os.path.join(self.config.cwd, checkpoint)
+        return await self.owner.run(lambda: self.databases.reconnect(path, self.capabilities.launcher))
 
     def stream(self, wanted: Callable[[Job], bool] | None, buffer: int) -> EventStream:
         return self.monitor.hub.stream(wanted, buffer)
@@ -268,7 +263,7 @@ class Session:
         self._ended = anyio.Event()
         try:
             if on_exit == "wait" and not failed:
-                await self.monitor.idle()
+                await self.monitor.work_done()
         finally:
             with anyio.CancelScope(shield=True):
                 try:
@@ -285,20 +280,22 @@ class Session:
                     await self.owner.aclose()
 
     async def _end(self, on_exit: OnExit, interrupted: bool) -> None:
-        async with self._opening:
-            self._closed = True
+        await self._holder.shut()
         self.monitor.close()
         with anyio.move_on_after(self._grace + KILL_MARGIN):
             async with self._maker.working:  # what was begun is finished
-                await self._write_decided()
-        survivors = [JobKey(job.key) for job in self.monitor.live if job in self._survivors] if interrupted else []
-        keep: Sequence[JobKey] | Literal["all"] = "all" if on_exit == "detach" and self.monitor.live else survivors
-        launcher = self._launcher
-        if launcher is not None:
-            with anyio.move_on_after(self._grace + KILL_MARGIN) as patience:
-                await launcher.close(keep)
-            if patience.cancelled_caught:
-                launcher.abort()
+                await self._holder.write_decided()
+        live, survivors = self.monitor.live, self._survivors if interrupted else set()
+        kept = [job for job in live if job in survivors]
+        shards = [job for job in live if job.is_database]
+        keep: Sequence[JobKey] | Literal["all"] = [JobKey(job.key) for job in (*kept, *(shards if kept else ()))]
+        if on_exit == "detach" and live:
+            keep = "all"
+        elif shards:  # databases go last
+            with anyio.move_on_after(self._grace + KILL_MARGIN):
+                await self.monitor.stop([job for job in live if not job.is_database and job not in survivors])
+        await self.databases.aclose()
+        await self._holder.let_go(keep)
         if keep:
             self.detached = True
             self.monitor.release()

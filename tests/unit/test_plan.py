@@ -40,7 +40,7 @@ def test_members() -> None:
 
 def test_members_of_nothing() -> None:
     """At least one entity must be given, and an ensemble must have members."""
-    with pytest.raises(ConfigError, match="at least one Model or Ensemble"):
+    with pytest.raises(ConfigError, match="at least one Model, Ensemble or Orchestrator"):
         members([])
     with pytest.raises(ConfigError, match="entities = 'e': this ensemble is empty"):
         members([model(), Ensemble("e", batch_settings=SbatchSettings())])
@@ -49,7 +49,7 @@ def test_members_of_nothing() -> None:
 @pytest.mark.parametrize("thing", ["m", None, settings(), [model()]])
 def test_members_of_another_type(thing: object) -> None:
     """What is no entity is refused."""
-    with pytest.raises(ConfigTypeError, match="entities = .*: must be a Model or an Ensemble"):
+    with pytest.raises(ConfigTypeError, match="entities = .*: must be a Model, an Ensemble or an Orchestrator"):
         members([thing])
 
 
@@ -455,13 +455,10 @@ def test_batch_on_local() -> None:
             planned(entity)
 
 
-def test_databases() -> None:
-    """A colocated database and ML objects are refused: there is nothing that would start or take them."""
-    colocated, with_script = model("c"), model("s")
-    colocated.colocate_db_tcp(db_identifier="db")
+def test_ml_objects() -> None:
+    """ML objects are refused: there is nothing yet that would take them."""
+    with_script = model("s")
     with_script.add_script("f", script="def f(x): return x")
-    with pytest.raises(UnsupportedError, match="c: colocate_db = 'db'"):
-        planned(colocated)
     with pytest.raises(UnsupportedError, match=r"s: ML objects = \['f'\]"):
         planned(with_script)
 

@@ -1,0 +1,1 @@
+"""Databases that asim starts: real Redis servers with asim's engine in them."""

@@ -1,0 +1,125 @@
+"""Databases in a plan: what their shards are told, and how a model gets one beside it."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterable, Sequence
+
+from ..entities import Model, Orchestrator
+from ..entities.colocation import ColocatedDB
+from ..errors import ConfigError, EntityExistsError, UnsupportedError, allowed
+from ..plan import Context, DatabasePlan, JobSpec, LaunchPlan, Member
+from .config import NodeConfig, config_path, new_id
+from .environment import Address, application_environment, suffix
+
+
+def plan_databases(context: Context, databases: Sequence[Orchestrator]) -> list[DatabasePlan]:
+    """What starting these databases means.
+
+    :raises EntityExistsError: one of that name runs already.
+    :raises UnsupportedError: this launcher cannot start databases.
+    """
+    running = {address.identifier for address in context.databases}
+    for database in databases:
+        busy = any(shard.name in context.busy for shard in database.models)
+        if database.name in running or busy:
+            what = "a database of this name is running in this experiment"
+            raise EntityExistsError(allowed("db_identifier", database.name, what))
+        if context.capabilities.launcher != database.launcher and context.capabilities.starts:
+            what = f"this experiment's launcher is {context.capabilities.launcher}; use its create_database"
+            raise ConfigError(allowed(f"{database.name}: launcher", database.launcher, what))
+        if context.capabilities.launcher != "local" and context.capabilities.starts:
+            what = "this launcher cannot start databases"
+            raise UnsupportedError(allowed(f"{database.name}: launcher", context.capabilities.launcher, what))
+    return [_plan(context, database) for database in databases]
+
+
+def _plan(context: Context, database: Orchestrator) -> DatabasePlan:
+    directory = os.path.normpath(os.path.join(context.path, database._path or database.name))
+    config = NodeConfig(
+        name=database.name,
+        run="",
+        directory=directory,
+        ports=[database.port and database.port + shard for shard in range(database.num_shards)],
+        interfaces=database.interfaces,
+        secret="",
+        module=os.path.join(context.cwd, database.module) if database.module else "",
+        node_ids=[new_id(context.token, shard) for shard in range(database.num_shards)] if database.is_cluster else [],
+        options=dict(database.options),
+        socket=database.unix_socket,
+        load_from=[os.path.join(context.cwd, path) for path in database.load_from],
+    )
+    return DatabasePlan(database=database, config=config, jobs=tuple(_jobs(context, database, directory)))
+
+
+def _jobs(context: Context, database: Orchestrator, directory: str) -> Iterable[JobSpec]:
+    for shard in database.models:
+        path = config_path(directory, database.name)
+        yield JobSpec(
+            name=shard.name,
+            model=shard,
+            ensemble=None,
+            argv=(context.python, "-P", "-m", "asim.database.node", path, str(shard.shard)),
+            env=(),
+            cwd=directory,
+            outputs=directory,
+            timeout=None,
+            retries=None,
+        )
+
+
+def check_colocated(found: Sequence[Member], others: Iterable[Address]) -> None:
+    """Refuse colocated databases whose variables are those of another database.
+
+    :raises ConfigError: naming both.
+    :raises UnsupportedError: the program is to run in a container.
+    """
+    taken = {suffix(address.identifier): address.identifier for address in others}
+    for model, _ in found:
+        beside = model._colocated
+        if beside is None:
+            continue
+        if model.settings_view.container is not None:
+            what = "a program in a container cannot have a database beside it; let it use a standard one"
+            raise UnsupportedError(allowed(f"{model.name}: container", model.settings_view.container.image, what))
+        other = taken.get(suffix(beside.db_identifier))
+        if other is not None:
+            what = f"the database {other} has the same variables (SSDB{suffix(other)}); give one of them another name"
+            raise ConfigError(allowed(f"{model.name}: db_identifier", beside.db_identifier, what))
+
+
+def beside_database(
+    context: Context, model: Model, outputs: str, files: dict[str, str], command: tuple[str, ...]
+) -> tuple[str, tuple[str, ...]]:
+    """The program and arguments that start a database on every host first, and then become ``command``."""
+    assert model._colocated is not None
+    path = f"{context.path}/.asim/{model.name}.colocated.json"
+    files[path] = _colocated_config(context, model._colocated, f"{outputs}/{model.name}-db.log")
+    return context.python, ("-P", "-m", "asim.database.colocated", path, "--", *command)
+
+
+def _colocated_config(context: Context, beside: ColocatedDB, log: str) -> str:
+    uds = beside.kind == "uds"
+    return json.dumps(
+        {
+            "identifier": beside.db_identifier,
+            "name": "db",
+            "ports": [] if uds else [beside.port],
+            "interfaces": list(dict.fromkeys(["lo", *beside.interfaces])),
+            "socket": os.path.join(context.cwd, beside.unix_socket) if beside.unix_socket else "",
+            "socket_permissions": beside.socket_permissions,
+            "options": dict(beside.options),
+            "cpus": list(beside.pinning or ()),
+            "log": log if beside.debug else "",
+        }
+    )
+
+
+def tell_applications(plan: LaunchPlan, addresses: Sequence[Address]) -> None:
+    """Put into every job's environment what it needs to know of databases and of its keys."""
+    context = plan.context
+    for index, job in enumerate(plan.jobs):
+        env = application_environment(job.model, addresses, job.env, context.environ)
+        if env is not job.env:
+            plan.jobs[index] = job.with_env(env)

@@ -1,0 +1,225 @@
+"""A running database, seen from the driver: asim's own connections to its shards."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import anyio
+
+from ..errors import ConfigError, DatabaseError, allowed
+from .config import ADMIN, SLOTS
+from .environment import Address
+
+if TYPE_CHECKING:
+    from redis.asyncio import Redis
+
+ANSWER = 5.0
+"""Seconds in which a shard that is well answers."""
+MAX_CONNECTIONS = 4
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Shard:
+    """Where one shard is.
+
+    :ivar pid: of its redis-server; ``node_pid`` of the node that watches it.
+    :ivar run_id: what the server calls this life of it.
+    """
+
+    name: str
+    host: str
+    ip: str
+    port: int
+    socket: str
+    pid: int
+    node_pid: int
+    node_id: str
+    version: str
+    run_id: str
+
+    @classmethod
+    def of(cls, name: str, report: Mapping[str, Any]) -> Shard:
+        """From what its node reported."""
+        return cls(
+            name=name,
+            host=report["host"],
+            ip=report["ip"],
+            port=report["port"],
+            socket=report["socket"],
+            pid=report["pid"],
+            node_pid=report["node_pid"],
+            node_id=report["node_id"],
+            version=report["version"],
+            run_id=report["redis_run_id"],
+        )
+
+    @property
+    def address(self) -> str:
+        """``host:port``."""
+        return f"{self.ip}:{self.port}"
+
+
+class RunningDatabase:
+    """Implements :class:`~asim.entities.orchestrator.DatabaseHandle`.
+
+    :param identifier: the database's name.
+    :param checkpoint: file with which it can be found again.
+    :param stale: removes the files of earlier deployments.
+    """
+
+    def __init__(
+        self,
+        identifier: str,
+        shards: Sequence[Shard],
+        secret: str,
+        checkpoint: str,
+        stale: Callable[[], Awaitable[None]] | None = None,
+    ) -> None:
+        self.identifier, self.shards, self.secret = identifier, list(shards), secret
+        self.checkpoint = checkpoint
+        self._stale = stale
+        self._connections: list[Redis] = []
+
+    @property
+    def addresses(self) -> list[str]:
+        """``host:port`` of each shard."""
+        return [shard.address for shard in self.shards]
+
+    @property
+    def hosts(self) -> list[str]:
+        """The name of each host, once."""
+        return list(dict.fromkeys(shard.host for shard in self.shards))
+
+    @property
+    def address(self) -> Address:
+        """What applications are told."""
+        return Address(identifier=self.identifier, hosts=tuple(self.addresses))
+
+    @property
+    def connections(self) -> list[Redis]:
+        """A connection pool for each shard, as the user ``asim``. Nothing is connected before it is used."""
+        if not self._connections:
+            from redis.asyncio import Redis
+
+            self._connections = [
+                Redis(
+                    host=shard.ip,
+                    port=shard.port,
+                    username=ADMIN,
+                    password=self.secret,
+                    socket_timeout=ANSWER,
+                    socket_connect_timeout=ANSWER,
+                    max_connections=MAX_CONNECTIONS,
+                    decode_responses=True,
+                )
+                for shard in self.shards
+            ]
+        return self._connections
+
+    async def alive(self) -> bool:
+        """Whether every shard answers, and a cluster has all its slots."""
+        return not any(await self.ailments())
+
+    async def ailments(self) -> list[str]:
+        """What is wrong with each shard, in words; "" is nothing. Takes :data:`ANSWER` seconds at most."""
+        found = ["does not answer"] * len(self.shards)
+
+        async def look(number: int) -> None:
+            found[number] = await self._ailment(number)
+
+        with anyio.move_on_after(ANSWER):
+            async with anyio.create_task_group() as group:
+                for number in range(len(self.shards)):
+                    group.start_soon(look, number)
+        return found
+
+    async def _ailment(self, number: int) -> str:
+        from redis.exceptions import RedisError
+
+        try:
+            connection = self.connections[number]
+            info = await connection.info("everything")
+            if info["run_id"] != self.shards[number].run_id:
+                return "is another server than the one that was started"
+            if len(self.shards) > 1:
+                state: Any = await connection.execute_command("CLUSTER INFO")  # type: ignore[no-untyped-call]
+                if state["cluster_state"] != "ok" or int(state["cluster_slots_ok"]) != SLOTS:
+                    return "its cluster is down"
+        except (RedisError, OSError, EOFError) as exc:
+            return f"does not answer ({exc})"
+        return "; ".join(troubles(info))
+
+    async def configure(self, name: str, value: str) -> None:
+        """``CONFIG SET`` on every shard.
+
+        :raises DatabaseError: a server refuses, or does not answer.
+        """
+        from redis.exceptions import RedisError
+
+        for shard, connection in zip(self.shards, self.connections, strict=True):
+            try:
+                await connection.config_set(name, value)
+            except (RedisError, OSError) as exc:
+                words = f"{shard.name} refuses {name} = {value!r}: {exc}"
+                raise DatabaseError(words, f"CONFIG SET {name} {value}", str(exc)) from exc
+
+    async def shut_down(self) -> None:
+        """Ask every shard to end, from wherever this is. Those that have ended already are fine."""
+        from redis.exceptions import RedisError
+
+        for connection in self.connections:
+            with contextlib.suppress(RedisError, OSError):  # it closes the connection, or there was none to be had
+                await connection.execute_command("SHUTDOWN")  # type: ignore[no-untyped-call]
+
+    async def remove_stale_files(self) -> None:
+        """Remove what earlier deployments left."""
+        if self._stale is not None:
+            await self._stale()
+
+    async def aclose(self) -> None:
+        """Close the connections; the database goes on."""
+        connections, self._connections = self._connections, []
+        for connection in connections:
+            await connection.aclose()
+
+    # -- to find it again
+
+    def to_json(self) -> str:
+        """What :meth:`from_json` needs."""
+        shards = [{name: getattr(shard, name) for name in Shard.__slots__} for shard in self.shards]
+        data = {"version": 1, "db_identifier": self.identifier, "secret": self.secret, "shards": shards}
+        return json.dumps(data, indent=1) + "\n"
+
+    @classmethod
+    def from_json(cls, path: str, text: str | bytes) -> RunningDatabase:
+        """A database that was started by another process, or on another day.
+
+        :param path: where the text was found.
+        :raises ConfigError: it is no such text.
+        """
+        try:
+            data = json.loads(text)
+            shards = [Shard(**row) for row in data["shards"]]
+            if data["version"] != 1 or not shards:
+                raise ValueError(f"version {data['version']}, {len(shards)} shards")
+            return cls(data["db_identifier"], shards, data["secret"], path)
+        except (ValueError, TypeError, KeyError, AttributeError) as exc:
+            what = f"is not the checkpoint file of a database ({type(exc).__name__}: {exc})"
+            raise ConfigError(allowed("checkpoint", path, what)) from exc
+
+
+def troubles(info: Mapping[str, Any]) -> list[str]:
+    """What ``INFO`` says that the user should know."""
+    found = []
+    if info.get("rdb_last_bgsave_status", "ok") != "ok":
+        found.append("its last save to disk failed")
+    if info.get("aof_last_write_status", "ok") != "ok":
+        found.append("it cannot write its append-only file")
+    most = int(info.get("maxmemory", 0))
+    if most and int(info.get("used_memory", 0)) >= most and info.get("maxmemory_policy") == "noeviction":
+        found.append(f"its memory is full ({most} bytes), so it refuses writes")
+    return found

@@ -1,0 +1,242 @@
+"""Databases that an experiment runs: started, found again, watched, and told about."""
+
+from __future__ import annotations
+
+import logging
+import os
+import secrets
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import anyio
+from anyio import to_thread
+
+from ..database.config import NodeConfig, checkpoint_path, config_path, report_of
+from ..database.environment import Address
+from ..database.server import RunningDatabase, Shard
+from ..entities import Orchestrator
+from ..errors import DatabaseError, EntityExistsError, MissingFileError, allowed
+from ..plan import DatabasePlan, JobSpec
+from .files import read_all, remove_aside, tail
+from .group import JobGroup
+from .job import Job
+
+if TYPE_CHECKING:
+    from ..agent.protocol import FileAction
+
+LOG = logging.getLogger("asim")
+HEALTH_PERIOD = 2.0
+"""Seconds between two looks at a running database."""
+MARGIN = 15.0
+"""Seconds that starting a node may take, beyond what its server is given."""
+MISSES = 3
+"""Looks at a database of another process without an answer, after which it counts as gone."""
+
+
+def replaced(path: str, text: str, mode: int = 0o666) -> list[FileAction]:
+    """A file that appears whole, and takes the place of an earlier one."""
+    folder, name = os.path.split(path)
+    fresh = f"{folder}/.{name.lstrip('.')}.asim-new"
+    return [("mkdirs", folder), ("remove", fresh), ("write", fresh, text, mode), ("rename", path, fresh)]
+
+
+class Deployments:
+    """The databases of one experiment.
+
+    :param files: does file actions where jobs run.
+    :param submit: starts jobs.
+    :param stop: stops jobs and waits for their ends.
+    :param spawn: starts an owned task.
+    :param announce: publishes that a job which still runs is in this condition, in words.
+    """
+
+    def __init__(
+        self,
+        files: Callable[[Sequence[FileAction]], Awaitable[None]],
+        submit: Callable[[Sequence[JobSpec]], Awaitable[list[Job]]],
+        stop: Callable[[Sequence[Job]], Awaitable[None]],
+        spawn: Callable[..., None],
+        announce: Callable[[Job, str], None],
+    ) -> None:
+        self._files, self._submit, self._stop, self._spawn, self._announce = files, submit, stop, spawn, announce
+        self.running: dict[Orchestrator, RunningDatabase] = {}
+        self._foreign: set[Orchestrator] = set()
+
+    @property
+    def addresses(self) -> list[Address]:
+        """How those that run are reached."""
+        return [database.address for database in self.running.values()]
+
+    @property
+    def foreign(self) -> set[Orchestrator]:
+        """Those that another process started."""
+        return self._foreign & self.running.keys()
+
+    # -- starting
+
+    async def deploy(self, plans: Sequence[DatabasePlan]) -> list[Job]:
+        """Start databases, all at once; returns when all can be used.
+
+        :raises DatabaseError: one could not be started; none of them runs then.
+        """
+        started: list[list[Job]] = [[] for _ in plans]
+        errors: list[Exception] = []
+
+        async def one(plan: DatabasePlan, jobs: list[Job]) -> None:
+            try:
+                await self._deploy(plan, jobs)
+            except Exception as exc:  # noqa: BLE001  (raised below, when the others have come to rest)
+                errors.append(exc)
+
+        async with anyio.create_task_group() as group:
+            for plan, jobs in zip(plans, started, strict=True):
+                group.start_soon(one, plan, jobs)
+        everything = [job for jobs in started for job in jobs]
+        if errors:
+            await self._stop(everything)
+            raise errors[0]
+        return everything
+
+    async def _deploy(self, plan: DatabasePlan, jobs: list[Job]) -> None:
+        config = replace(plan.config, run=secrets.token_hex(8), secret=secrets.token_hex(32))
+        path = config_path(config.directory, config.name)
+        await self._files(replaced(path, config.to_json(), 0o600))
+        jobs += await self._submit(plan.jobs)
+        shards = await self._reports(config, jobs)
+        checkpoint = checkpoint_path(config.directory, config.name)
+        database = RunningDatabase(config.name, shards, config.secret, checkpoint, _stale(config))
+        try:
+            if config.node_ids:
+                from ..database.cluster import form
+
+                await form(database, config, config.deadline)
+            await self._files(replaced(checkpoint, database.to_json(), 0o600))
+        except BaseException:
+            await database.aclose()
+            raise
+        self._up(plan.database, database)
+        self._spawn(self._watch, plan.database, database, jobs)
+
+    async def _reports(self, config: NodeConfig, jobs: Sequence[Job]) -> list[Shard]:
+        """What the nodes say, once all have spoken.
+
+        :raises DatabaseError: one said why it cannot, or ended, or said nothing in time.
+        """
+        paths = [config.report(number) for number in range(len(jobs))]
+        pause, patience = 0.002, anyio.current_time() + config.deadline + MARGIN
+        while True:
+            ended = [job for job in jobs if job.status.terminal]
+            found = [report_of(data, config.run) for data in await to_thread.run_sync(read_all, paths)]
+            for report in found:
+                if report and "error" in report:
+                    raise DatabaseError(f"database {config.name}: {report['error']}")
+            if all(found):
+                await self._files([("remove", path) for path in paths])
+                return [Shard.of(job.name, report) for job, report in zip(jobs, found, strict=True) if report]
+            if ended:
+                words = await to_thread.run_sync(tail, ended[0].stderr)
+                raise DatabaseError(f"database {config.name}: {ended[0].name} ended: {ended[0].reason}. {words}")
+            if anyio.current_time() > patience:
+                raise DatabaseError(f"database {config.name}: not ready within {config.deadline + MARGIN:g} s")
+            await anyio.sleep(pause)
+            pause = min(pause * 1.3, 0.1)
+
+    # -- watching
+
+    def _up(self, orchestrator: Orchestrator, database: RunningDatabase) -> None:
+        orchestrator._handle = database
+        self.running[orchestrator] = database
+
+    async def _down(self, orchestrator: Orchestrator, database: RunningDatabase) -> None:
+        if self.running.get(orchestrator) is database:
+            del self.running[orchestrator]
+        if orchestrator._handle is database:
+            orchestrator._handle = None
+        await database.aclose()
+
+    async def _watch(self, orchestrator: Orchestrator, database: RunningDatabase, jobs: Sequence[Job]) -> None:
+        """Until the first shard ends: tell what is wrong with any of them, and when it no longer is."""
+        group, ailments = JobGroup(jobs, jobs[0]._control), [""] * len(jobs)
+        try:
+            while not group._finished:
+                with anyio.move_on_after(HEALTH_PERIOD):
+                    await group._another()
+                    break
+                ailments = self._tell(jobs, ailments, await database.ailments())
+        finally:
+            with anyio.CancelScope(shield=True):
+                await self._down(orchestrator, database)
+
+    def _tell(self, jobs: Sequence[Job], before: list[str], now: list[str]) -> list[str]:
+        for job, old, new in zip(jobs, before, now, strict=True):
+            if old != new and not job.status.terminal:
+                LOG.log(logging.WARNING if new else logging.INFO, "%s: %s", job.name, new or "is well again")
+                self._announce(job, new or "is well again")
+        return now
+
+    # -- those of other processes
+
+    async def reconnect(self, checkpoint: str, launcher: str) -> Orchestrator:
+        """A database that another process started.
+
+        :raises MissingFileError: there is no such file.
+        :raises ConfigError: it is something else.
+        :raises DatabaseError: the database does not run any more.
+        """
+        data = (await to_thread.run_sync(read_all, [checkpoint]))[0]
+        if not data:
+            raise MissingFileError(allowed("checkpoint", checkpoint, "no such file"))
+        database = RunningDatabase.from_json(checkpoint, data)
+        if any(database.identifier == other.identifier for other in self.running.values()):
+            what = "a database of this name is running in this experiment"
+            raise EntityExistsError(allowed("db_identifier", database.identifier, what))
+        ailments = await database.ailments()
+        if any(ailments):
+            await database.aclose()
+            words = next(filter(None, ailments))
+            raise DatabaseError(f"database {database.identifier} of {checkpoint} is not alive: {words}")
+        orchestrator = Orchestrator(
+            os.path.dirname(checkpoint),
+            database.shards[0].port,
+            launcher=launcher,
+            db_nodes=len(database.shards),
+            db_identifier=database.identifier,
+        )
+        self._up(orchestrator, database)
+        self._foreign.add(orchestrator)
+        self._spawn(self._watch_from_afar, orchestrator, database)
+        return orchestrator
+
+    async def _watch_from_afar(self, orchestrator: Orchestrator, database: RunningDatabase) -> None:
+        misses = 0
+        try:
+            while misses < MISSES and self.running.get(orchestrator) is database:
+                await anyio.sleep(HEALTH_PERIOD)
+                misses = misses + 1 if any(words for words in await database.ailments()) else 0
+            if misses:
+                LOG.warning("database %s does not answer any more", database.identifier)
+        finally:
+            with anyio.CancelScope(shield=True):
+                await self._down(orchestrator, database)
+
+    async def shut_down(self, orchestrator: Orchestrator) -> None:
+        """End a database of another process."""
+        database = self.running.get(orchestrator)
+        if database is not None:
+            await database.shut_down()
+            await self._down(orchestrator, database)
+
+    async def aclose(self) -> None:
+        """Let go of all: those that are jobs of this experiment are stopped as jobs."""
+        for orchestrator, database in list(self.running.items()):
+            await self._down(orchestrator, database)
+
+
+def _stale(config: NodeConfig) -> Callable[[], Awaitable[None]]:
+    homes = [config.shard_directory(number) for number in range(len(config.ports))]
+
+    async def remove() -> Any:
+        await to_thread.run_sync(remove_aside, homes)
+
+    return remove

@@ -1,0 +1,78 @@
+"""Servers with the engine, for the tests of its commands: one of each program that this machine has, per file."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import redis
+
+from asim.errors import MissingFileError
+
+from ..conftest import missing
+from ..servers import RedisServer, binaries, fresh_module
+
+PROGRAMS = binaries()
+LABELS = sorted(PROGRAMS) or ["no redis-server"]
+
+
+def debug_args(label: str) -> list[str]:
+    """What makes DEBUG usable; 6.2 has it anyway and does not know the option."""
+    return [] if label.startswith("redis-6") else ["--enable-debug-command", "yes"]
+
+
+def starter(label: str, base: Path) -> Callable[..., RedisServer]:
+    """Makes servers with the engine, each in a directory of its own below ``base``."""
+    if label not in PROGRAMS:
+        missing("there is no redis-server in PATH")
+    try:
+        module = fresh_module()
+    except MissingFileError as error:
+        missing(str(error))
+    counter = iter(range(1000))
+
+    def make(*args: str, **options: Any) -> RedisServer:
+        place = options.pop("directory", base / f"server{next(counter)}")
+        return RedisServer(
+            PROGRAMS[label], **{"module": module, **options}, directory=place, args=[*debug_args(label), *args]
+        )
+
+    return make
+
+
+@pytest.fixture(scope="module", params=LABELS)
+def make_server(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Callable[..., RedisServer]:
+    """Makes servers, to be entered with ``with``."""
+    return starter(request.param, tmp_path_factory.mktemp("engine"))
+
+
+@pytest.fixture(scope="module")
+def server(make_server: Callable[..., RedisServer]) -> Iterator[RedisServer]:
+    """One server for the tests of a file."""
+    with make_server() as running:
+        yield running
+
+
+@pytest.fixture
+def db(server: RedisServer) -> Iterator[redis.Redis]:
+    """A client of an empty server, which must still live afterwards."""
+    with server.client() as client:
+        client.flushall()
+        yield client
+        assert client.ping()
+
+
+def ask(db: redis.Redis, *words: Any) -> Any:
+    """The reply, plain; an error reply is its text."""
+    try:
+        return db.execute_command(*words)
+    except redis.ResponseError as error:
+        return error_text(error)
+
+
+def error_text(error: redis.ResponseError) -> str:
+    """The text as the server sent it, where its code is ERR or WRONGTYPE; redis-py cuts off the codes that it knows."""
+    text = str(error)
+    return text if type(error) is not redis.ResponseError or text.startswith(("WRONGTYPE", "NOPERM")) else f"ERR {text}"
