@@ -10,7 +10,7 @@ from .errors import ConfigError, ConfigTypeError, DatabaseError, allowed
 from .values import check_text
 
 if TYPE_CHECKING:
-    from .client import Client
+    from .client.client import Client
     from .runtime.session import Session
 
 
@@ -43,7 +43,7 @@ class Databases:
         :param options: see :class:`~asim.Client`.
         :raises ConfigError: none runs, or several and none was named.
         """
-        from .client import Client
+        from .client.client import Client
 
         running = list(self._runtime().databases.running)
         if database is None and len(running) != 1:
@@ -52,4 +52,4 @@ class Databases:
         chosen = running[0] if database is None else database
         if chosen not in running:
             raise DatabaseError(f"database {chosen.name} is not running in experiment {self.name}")
-        return Client(chosen.get_address(), cluster=chosen.is_cluster, **options)
+        return Client(chosen.get_address()[0], cluster=chosen.is_cluster, **options)

@@ -173,6 +173,10 @@ class RedisServer:
             except OSError:
                 return False
 
+    def version(self) -> str:
+        """What ``--version`` prints."""
+        return subprocess.run([self.binary, "--version"], capture_output=True, text=True, check=True).stdout
+
     def said(self) -> str:
         """The end of the log and of what was printed."""
         files = [self.log, self.directory / "output"]
@@ -239,7 +243,9 @@ class RedisCluster:
 
     def client(self, **options: Any) -> redis.RedisCluster:
         """A cluster client."""
-        return redis.RedisCluster("127.0.0.1", self.servers[0].port, **{"socket_timeout": READY_WITHIN, "protocol": 2, **options})
+        return redis.RedisCluster(
+            "127.0.0.1", self.servers[0].port, **{"socket_timeout": READY_WITHIN, "protocol": 2, **options}
+        )
 
     def _form(self) -> None:
         """Slots evenly to all; everybody meets the first."""

@@ -17,7 +17,7 @@ from ..errors import ConfigError, ConfigTypeError, DatabaseError, allowed
 
 Array = NDArray[Any]
 Buffer = bytes | bytearray | memoryview
-Arg = str | int | bytes | bytearray | memoryview
+Arg = str | int | bytes | memoryview
 
 LARGE = 1 << 16
 """From this size on, in bytes, a payload is sent from, and received in, its own memory."""
@@ -83,12 +83,20 @@ def command(
 
 def encode(words: Sequence[Arg]) -> tuple[Buffer, ...]:
     """The parts of a command: one, or more if it has large payloads, which stand among them as they are."""
-    if not any(isinstance(word, (bytes, bytearray, memoryview)) and len(word) >= LARGE for word in words):
+    for word in words:
+        if type(word) not in (str, int) and len(word) >= LARGE:  # type: ignore[arg-type]
+            break
+    else:
         return (pack_command(tuple(words)),)  # type: ignore[arg-type]
+    return _encode_large(words)
+
+
+def _encode_large(words: Sequence[Arg]) -> tuple[Buffer, ...]:
+    """The same with large payloads as parts of their own."""
     parts: list[Buffer] = []
     small = [b"*%d\r\n" % len(words)]
     for word in words:
-        data = word if isinstance(word, (bytes, bytearray, memoryview)) else str(word).encode()
+        data = word if isinstance(word, (bytes, memoryview)) else str(word).encode()
         if len(data) < LARGE:
             small.append(b"$%d\r\n%b\r\n" % (len(data), bytes(data)))
             continue

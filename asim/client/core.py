@@ -19,7 +19,7 @@ from .codec import Command, command
 from .keys import Prefixes, slot_of
 from .options import Options
 from .replies import ErrorReply
-from .steps import Blocking, Each, Exchange, Flow, Lost, Op, Pause, Shards, Step, T
+from .steps import Blocking, Each, Exchange, Flow, Lost, Op, Outcome, Pause, Shards, Step, T
 
 ASKING = command("ASKING", None)
 SLOTS = command("CLUSTER SLOTS", None)
@@ -73,16 +73,22 @@ class Core:
             except StopIteration as end:
                 result: T = end.value
                 return result
+            outcomes = None
+            if type(step) is Command and not self.options.cluster:  # nearly all steps: the shortest way through
+                outcomes = yield [Exchange(step.address or self.options.address, (step,), self.options.timeout)]
+                if type(outcomes[0]) is list and type(outcomes[0][0]) is not ErrorReply:
+                    resume, value = op.send, outcomes[0][0]
+                    continue
             try:
-                value = yield from self._resolve(step)
+                value = yield from self._resolve(step, outcomes)
                 resume = op.send
             except DatabaseError as error:
                 resume, value = op.throw, error
 
-    def _resolve(self, step: Step) -> Flow[Any]:
-        """What one step gives."""
+    def _resolve(self, step: Step, outcomes: list[Outcome] | None) -> Flow[Any]:
+        """What one step gives; the outcomes of its first attempt may be there already."""
         if isinstance(step, Command):
-            reply = (yield from self._deliver((step,)))[0]
+            reply = (yield from self._deliver((step,), outcomes))[0]
             if type(reply) is ErrorReply:
                 raise error_for(step, reply.text)
             return reply
@@ -98,7 +104,7 @@ class Core:
                 raise reply
         return replies
 
-    def _deliver(self, commands: Sequence[Command]) -> Flow[list[Any]]:
+    def _deliver(self, commands: Sequence[Command], outcomes: list[Outcome] | None = None) -> Flow[list[Any]]:
         """Send commands until each has its reply."""
         replies: list[Any] = [None] * len(commands)
         effort = Effort(self._clock, self.options.connect_timeout)
@@ -108,12 +114,14 @@ class Core:
             jobs = redirected + (yield from self._placed(waiting))
             waiting, redirected = [], []
             groups = _grouped(jobs)
-            outcomes = yield [self._exchange(address, group) for address, group in groups.items()]
+            if outcomes is None:
+                outcomes = yield [self._exchange(address, group) for address, group in groups.items()]
             for (address, group), outcome in zip(groups.items(), outcomes, strict=True):
                 if isinstance(outcome, Lost):
                     waiting += self._lost(address, group, outcome, effort)
                 else:
                     self._sort(address, group, outcome, replies, waiting, redirected)
+            outcomes = None
             if waiting:
                 yield self._pause(waiting, replies, effort)
             elif redirected:

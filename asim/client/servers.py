@@ -68,11 +68,17 @@ class Server:
 
     def _free(self) -> Wire | None:
         """The shared connection with the least to do; None if another should be made."""
-        if any(wire.lost for wire in self._wires):
-            self._wires = [wire for wire in self._wires if not wire.lost]
-        best = min(self._wires, key=len, default=None)
+        best: Wire | None = None
+        for wire in self._wires:
+            if wire.lost is not None:
+                self._wires = [other for other in self._wires if other.lost is None]
+                return self._free()
+            if not wire.load:
+                return wire
+            if best is None or wire.load < best.load:
+                best = wire
         enough = len(self._wires) >= self._options.connections or self._connecting.locked()
-        return best if best is not None and (enough or not best) else None
+        return best if enough else None
 
     async def _shared(self) -> Wire:
         """The same, after it was made."""
@@ -85,7 +91,7 @@ class Server:
 
     def _free_now(self) -> Wire | None:
         """A connection that another task has made in the meantime."""
-        idle = [wire for wire in self._wires if not wire.lost and not wire]
+        idle = [wire for wire in self._wires if wire.lost is None and not wire.load]
         return idle[0] if idle else None
 
     async def _runner(self) -> Wire:

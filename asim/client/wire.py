@@ -58,7 +58,8 @@ class Wire:
         self.lost: Lost | None = None
         loop.add_reader(sock, self._readable)
 
-    def __len__(self) -> int:
+    @property
+    def load(self) -> int:
         """How many requests are under way."""
         return len(self._waiting)
 

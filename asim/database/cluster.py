@@ -8,14 +8,13 @@ play along, its shards are "ok" after those 2 s, too.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import anyio
 
 from ..errors import DatabaseError
 from .config import BUS, SLOTS, NodeConfig, absent_id, slot_ranges
-from .server import RunningDatabase
+from .server import RunningDatabase, ask_info
 
 NODE_TIMEOUT_MS = 15_000
 """``cluster-node-timeout`` of a cluster that has formed: Redis' own default."""
@@ -27,39 +26,32 @@ async def form(database: RunningDatabase, config: NodeConfig, deadline: float) -
     :param deadline: seconds.
     :raises DatabaseError: they did not agree in time, or a server refused.
     """
-    from redis.exceptions import RedisError
-
     try:
         with anyio.fail_after(deadline):
             for number in range(len(database.shards)):
                 await _take_slots(database, config, number)
             await _until_complete(database)
-            for connection in database.connections:
-                await connection.config_set("cluster-require-full-coverage", "yes")
-                await connection.config_set("cluster-node-timeout", NODE_TIMEOUT_MS)
+            await database.configure("cluster-require-full-coverage", "yes")
+            await database.configure("cluster-node-timeout", str(NODE_TIMEOUT_MS))
     except TimeoutError:
         words = f"database {config.name}: its shards did not form a cluster within {deadline:g} s"
         raise DatabaseError(f"{words} ({'; '.join(await database.ailments())})") from None
-    except (RedisError, OSError) as exc:
-        raise DatabaseError(f"database {config.name}: forming a cluster: {exc}", "CLUSTER", str(exc)) from exc
+    except DatabaseError as exc:
+        raise DatabaseError(f"database {config.name}: forming a cluster: {exc}", exc.command, exc.reply) from exc
 
 
 async def _take_slots(database: RunningDatabase, config: NodeConfig, number: int) -> None:
     """One shard: leave the node that is not there, keep one range of its slots, meet the others."""
-    ranges = slot_ranges(len(database.shards))
-    async with database.connections[number].pipeline(transaction=False) as commands:
-        queue: Any = commands.execute_command
-        queue("CLUSTER FAILOVER", "TAKEOVER")
-        for other, (first, last) in enumerate(ranges):
-            if other != number and int(database.shards[number].version.split(".")[0]) >= 7:
-                queue("CLUSTER DELSLOTSRANGE", first, last)
-            elif other != number:
-                queue("CLUSTER DELSLOTS", *range(first, last + 1))
-        queue("CLUSTER FORGET", absent_id(config))
-        for other, shard in enumerate(database.shards):
-            if other > number:
-                queue("CLUSTER MEET", shard.ip, shard.port, shard.port + BUS)
-        await commands.execute()
+    me, client = database.shards[number], database.clients[number]
+    await client.execute("CLUSTER", "FAILOVER", "TAKEOVER")
+    for other, (first, last) in enumerate(slot_ranges(len(database.shards))):
+        if other != number and int(me.version.split(".")[0]) >= 7:
+            await client.execute("CLUSTER", "DELSLOTSRANGE", first, last)
+        elif other != number:
+            await client.execute("CLUSTER", "DELSLOTS", *range(first, last + 1))
+    await client.execute("CLUSTER", "FORGET", absent_id(config))
+    for shard in database.shards[number + 1 :]:
+        await client.execute("CLUSTER", "MEET", shard.ip, shard.port, shard.port + BUS)
 
 
 async def _until_complete(database: RunningDatabase) -> None:
@@ -70,22 +62,13 @@ async def _until_complete(database: RunningDatabase) -> None:
 
 
 async def _complete(database: RunningDatabase) -> bool:
+    """Whether every shard knows the owner of every slot."""
     expected = {(shard.ip, shard.port) for shard in database.shards}
-    for connection in database.connections:
-        state: Any = await connection.execute_command("CLUSTER INFO")  # type: ignore[no-untyped-call]
+    for client in database.clients:
+        state = await ask_info(client, "CLUSTER", "INFO")
         if state["cluster_state"] != "ok" or int(state["cluster_slots_ok"]) != SLOTS:
             return False
-        slots: Any = await connection.execute_command("CLUSTER SLOTS")  # type: ignore[no-untyped-call]
-        if _owners(slots) != expected:
+        slots: Any = await client.execute("CLUSTER", "SLOTS")
+        if {(row[2][0].decode(), row[2][1]) for row in slots} != expected:
             return False
     return True
-
-
-def _owners(slots: Any) -> set[tuple[str, int]]:
-    rows: Sequence[Any] = list(slots.values()) if isinstance(slots, dict) else slots
-    return {_owner(row) for row in rows}
-
-
-def _owner(row: Any) -> tuple[str, int]:
-    host, port = (row["primary"] if isinstance(row, dict) else row[2])[:2]
-    return str(host), int(port)

@@ -6,20 +6,19 @@ import contextlib
 import json
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import anyio
 
+from ..client.client import Client
 from ..errors import ConfigError, DatabaseError, allowed
 from .config import ADMIN, SLOTS
 from .environment import Address
 
-if TYPE_CHECKING:
-    from redis.asyncio import Redis
-
 ANSWER = 5.0
 """Seconds in which a shard that is well answers."""
-MAX_CONNECTIONS = 4
+CONNECT = 2.0
+"""Seconds in which its host accepts a connection."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -82,7 +81,17 @@ class RunningDatabase:
         self.identifier, self.shards, self.secret = identifier, list(shards), secret
         self.checkpoint = checkpoint
         self._stale = stale
-        self._connections: list[Redis] = []
+        self._clients = [
+            Client(
+                shard.address,
+                username=ADMIN,
+                password=secret,
+                timeout=ANSWER,
+                connect_timeout=CONNECT,
+                connections=1,
+            )
+            for shard in self.shards
+        ]
 
     @property
     def addresses(self) -> list[str]:
@@ -100,25 +109,9 @@ class RunningDatabase:
         return Address(identifier=self.identifier, hosts=tuple(self.addresses))
 
     @property
-    def connections(self) -> list[Redis]:
-        """A connection pool for each shard, as the user ``asim``. Nothing is connected before it is used."""
-        if not self._connections:
-            from redis.asyncio import Redis
-
-            self._connections = [
-                Redis(
-                    host=shard.ip,
-                    port=shard.port,
-                    username=ADMIN,
-                    password=self.secret,
-                    socket_timeout=ANSWER,
-                    socket_connect_timeout=ANSWER,
-                    max_connections=MAX_CONNECTIONS,
-                    decode_responses=True,
-                )
-                for shard in self.shards
-            ]
-        return self._connections
+    def clients(self) -> list[Client]:
+        """A client of each shard, as the user ``asim``. Nothing is connected before it is used."""
+        return self._clients
 
     async def alive(self) -> bool:
         """Whether every shard answers, and a cluster has all its slots."""
@@ -138,18 +131,15 @@ class RunningDatabase:
         return found
 
     async def _ailment(self, number: int) -> str:
-        from redis.exceptions import RedisError
-
         try:
-            connection = self.connections[number]
-            info = await connection.info("everything")
+            info = await ask_info(self._clients[number], "INFO", "everything")
             if info["run_id"] != self.shards[number].run_id:
                 return "is another server than the one that was started"
             if len(self.shards) > 1:
-                state: Any = await connection.execute_command("CLUSTER INFO")  # type: ignore[no-untyped-call]
+                state = await ask_info(self._clients[number], "CLUSTER", "INFO")
                 if state["cluster_state"] != "ok" or int(state["cluster_slots_ok"]) != SLOTS:
                     return "its cluster is down"
-        except (RedisError, OSError, EOFError) as exc:
+        except DatabaseError as exc:
             return f"does not answer ({exc})"
         return "; ".join(troubles(info))
 
@@ -158,22 +148,18 @@ class RunningDatabase:
 
         :raises DatabaseError: a server refuses, or does not answer.
         """
-        from redis.exceptions import RedisError
-
-        for shard, connection in zip(self.shards, self.connections, strict=True):
+        for shard, client in zip(self.shards, self._clients, strict=True):
             try:
-                await connection.config_set(name, value)
-            except (RedisError, OSError) as exc:
+                await client.execute("CONFIG", "SET", name, value)
+            except DatabaseError as exc:
                 words = f"{shard.name} refuses {name} = {value!r}: {exc}"
-                raise DatabaseError(words, f"CONFIG SET {name} {value}", str(exc)) from exc
+                raise DatabaseError(words, f"CONFIG SET {name} {value}", exc.reply) from exc
 
     async def shut_down(self) -> None:
         """Ask every shard to end, from wherever this is. Those that have ended already are fine."""
-        from redis.exceptions import RedisError
-
-        for connection in self.connections:
-            with contextlib.suppress(RedisError, OSError):  # it closes the connection, or there was none to be had
-                await connection.execute_command("SHUTDOWN")  # type: ignore[no-untyped-call]
+        for client in self._clients:
+            with contextlib.suppress(DatabaseError):  # it closes the connection, or there was none to be had
+                await client.execute("SHUTDOWN")
 
     async def remove_stale_files(self) -> None:
         """Remove what earlier deployments left."""
@@ -182,9 +168,8 @@ class RunningDatabase:
 
     async def aclose(self) -> None:
         """Close the connections; the database goes on."""
-        connections, self._connections = self._connections, []
-        for connection in connections:
-            await connection.aclose()
+        for client in self._clients:
+            await client.aclose()
 
     # -- to find it again
 
@@ -223,3 +208,10 @@ def troubles(info: Mapping[str, Any]) -> list[str]:
     if most and int(info.get("used_memory", 0)) >= most and info.get("maxmemory_policy") == "noeviction":
         found.append(f"its memory is full ({most} bytes), so it refuses writes")
     return found
+
+
+async def ask_info(client: Client, *words: str) -> dict[str, str]:
+    """The answer to INFO or CLUSTER INFO, line by line."""
+    answer = await client.execute(*words)
+    lines = bytes(answer).decode("utf-8", "replace").splitlines()
+    return {name: value for name, _, value in (line.partition(":") for line in lines)}

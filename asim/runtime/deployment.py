@@ -128,8 +128,10 @@ class Deployments:
         while True:
             ended = [job for job in jobs if job.status.terminal]
             found = [report_of(data, config.run) for data in await to_thread.run_sync(read_all, paths)]
-            for report in found:
+            for job, report in zip(jobs, found, strict=True):
                 if report and "error" in report:
+                    with anyio.move_on_after(MARGIN):
+                        await job.wait()  # it is ending by itself; stopped now, it would be told as CANCELLED
                     raise DatabaseError(f"database {config.name}: {report['error']}")
             if all(found):
                 await self._files([("remove", path) for path in paths])

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import random
-import struct
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,8 +10,9 @@ from typing import Any
 import pytest
 import redis
 
+from ..fuzz_engine import sealed
 from ..servers import RedisCluster, RedisServer, until
-from .engine import ask, db, make_server, server
+from .engine import LABELS, ask, db, make_server, server, starter
 
 __all__ = ["db", "make_server", "server"]
 
@@ -119,29 +119,6 @@ def test_dump_and_restore(db: redis.Redis) -> None:
         assert ask(db, GETTERS.get(db.type("copy"), "GET"), "copy") == before
 
 
-def crc64(data: bytes) -> int:
-    """The checksum of a RESTORE payload (Jones' polynomial, reflected)."""
-    value = 0
-    for byte in data:
-        value = TABLE[(value ^ byte) & 255] ^ (value >> 8)
-    return value
-
-
-def _entry(value: int) -> int:
-    for _ in range(8):
-        value = (value >> 1) ^ (0x95AC9329AC4BC9B5 if value & 1 else 0)
-    return value
-
-
-TABLE = [_entry(i) for i in range(256)]
-
-
-def sealed(body: bytes, payload: bytes) -> bytes:
-    """``body`` with the version of ``payload`` and a right checksum, so that the server reads it."""
-    data = body + payload[-10:-8]
-    return data + struct.pack("<Q", crc64(data))
-
-
 def test_hostile_payloads(db: redis.Redis) -> None:
     """RESTORE of a payload that was cut or changed is refused, or makes a sound value; the server lives."""
     rng, tried, refused = random.Random(3), 0, 0
@@ -204,7 +181,8 @@ def _scheduled(db: redis.Redis) -> bool:
 
 def test_replication(make_server: MAKER) -> None:
     """A replica gets what was there, and what is stored, replaced and deleted afterwards."""
-    with make_server() as first, make_server() as second, first.client() as db, second.client() as replica:
+    now = ["--repl-diskless-sync-delay", "0"]
+    with make_server(*now) as first, make_server(*now) as second, first.client() as db, second.client() as replica:
         fill(db)
         replica.execute_command("REPLICAOF", "127.0.0.1", first.port)
         until(lambda: replica.info("replication")["master_link_status"] == "up", what="the replica")
@@ -218,14 +196,19 @@ def test_replication(make_server: MAKER) -> None:
         assert ask(replica, "AI.TENSORSET", "x", "FLOAT", 1).startswith("You can't write")
 
 
-def test_cluster(make_server: MAKER) -> None:
+@pytest.mark.parametrize("label", [pytest.param(label, marks=pytest.mark.slow) for label in LABELS[:-1]] + LABELS[-1:])
+def test_cluster(label: str, tmp_path: Path) -> None:
     """In a cluster every shard answers for its own slots and points to the others for theirs."""
-    made = make_server()
+    made = starter(label, tmp_path)()
     with RedisCluster(2, binary=made.binary, module=made.module) as cluster, cluster.client() as db:
         for i in range(50):
             assert db.execute_command("AI.TENSORSET", f"t{i}", "INT8", 1, "VALUES", i) == b"OK"
-        assert [db.execute_command("AI.TENSORGET", f"t{i}", "BLOB") for i in range(50)] == [bytes([i]) for i in range(50)]
+        assert [db.execute_command("AI.TENSORGET", f"t{i}", "BLOB") for i in range(50)] == [
+            bytes([i]) for i in range(50)
+        ]
         with cluster.servers[0].client() as shard:
             replies = [ask(shard, "AI.TENSORGET", f"t{i}", "BLOB") for i in range(50)]
             assert {isinstance(reply, bytes) for reply in replies} == {True, False}
-            assert all("MOVED" in str(error) or "127.0.0.1" in str(error) for error in replies if isinstance(error, str))
+            assert all(
+                "MOVED" in str(error) or "127.0.0.1" in str(error) for error in replies if isinstance(error, str)
+            )

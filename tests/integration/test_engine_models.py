@@ -30,8 +30,10 @@ def test_model_and_its_meta(db: redis.Redis) -> None:
         "inputs": [b"a", b"b\0c"], "outputs": [b"out"], "minbatchtimeout": 5,
     }  # fmt: skip
     assert pairs(ask(db, "AI.MODELGET", "m", "META")) == meta
-    assert pairs(ask(db, "AI.MODELGET", "m")) == {**meta, "blob": b"graph"} == pairs(
-        ask(db, "AI.MODELGET", "m", "META", "BLOB")
+    assert (
+        pairs(ask(db, "AI.MODELGET", "m"))
+        == {**meta, "blob": b"graph"}
+        == pairs(ask(db, "AI.MODELGET", "m", "META", "BLOB"))
     )
     assert ask(db, "AI.MODELGET", "m", "BLOB") == b"graph"
 

@@ -19,9 +19,7 @@ def get(key: bytes) -> Command:
 def put(key: bytes, tensor: Tensor) -> Command:
     """The command that stores a tensor."""
     data: Any = tensor.data
-    if not isinstance(data, (bytes, bytearray, memoryview)):
-        data = memoryview(data)
-    return command("AI.TENSORSET", key, tensor.kind, *tensor.shape, b"BLOB", data)
+    return command("AI.TENSORSET", key, tensor.kind, *tensor.shape, b"BLOB", memoryview(data))
 
 
 def put_tensor(core: Core, name: str, data: Array) -> Op[None]:

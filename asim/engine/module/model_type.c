@@ -45,14 +45,14 @@ static void *load(RedisModuleIO *rdb, int encver) {
 static void save(RedisModuleIO *rdb, void *value) {
     const Model *model = value;
     redis.SaveUnsigned(rdb, model->backend);
-    redis.SaveStringBuffer(rdb, model->device.name, strlen(model->device.name));
+    rdb_save_bytes(rdb, model->device.name, strlen(model->device.name));
     rdb_save_text(rdb, model->tag);
     redis.SaveUnsigned(rdb, (uint64_t)model->batchsize);
     redis.SaveUnsigned(rdb, (uint64_t)model->minbatchsize);
     redis.SaveUnsigned(rdb, (uint64_t)model->minbatchtimeout_ms);
     rdb_save_names(rdb, &model->inputs);
     rdb_save_names(rdb, &model->outputs);
-    redis.SaveStringBuffer(rdb, model->blob->bytes.data, model->blob->bytes.size);
+    rdb_save_bytes(rdb, model->blob->bytes.data, model->blob->bytes.size);
 }
 
 static void emit_option(Emitted *emitted, const char *word, int64_t number) {

@@ -24,7 +24,20 @@ bool rdb_text(RedisModuleIO *rdb, Text **text) {
     return true;
 }
 
-void rdb_save_text(RedisModuleIO *rdb, const Text *text) { redis.SaveStringBuffer(rdb, text->data, text->size); }
+/* Servers try short strings as numbers, with strtoll, and so read on until a byte that is no digit. */
+enum { TRIED_AS_NUMBER = 31 };
+
+void rdb_save_bytes(RedisModuleIO *rdb, const char *data, size_t size) {
+    char ended[TRIED_AS_NUMBER + 1] = {0};
+    if (size > TRIED_AS_NUMBER) {
+        redis.SaveStringBuffer(rdb, data, size);
+        return;
+    }
+    if (size) memcpy(ended, data, size);
+    redis.SaveStringBuffer(rdb, ended, size);
+}
+
+void rdb_save_text(RedisModuleIO *rdb, const Text *text) { rdb_save_bytes(rdb, text->data, text->size); }
 
 bool rdb_names(RedisModuleIO *rdb, Names *names) {
     uint64_t count;

@@ -10,6 +10,7 @@ enum { ENCODING_VERSION = 1 };
 bool rdb_number(RedisModuleIO *rdb, uint64_t most, uint64_t *value);
 /* Memory from redis.Alloc, never NULL on success. */
 bool rdb_bytes(RedisModuleIO *rdb, char **data, size_t *size);
+void rdb_save_bytes(RedisModuleIO *rdb, const char *data, size_t size);
 bool rdb_text(RedisModuleIO *rdb, Text **text);
 void rdb_save_text(RedisModuleIO *rdb, const Text *text);
 

@@ -26,10 +26,10 @@ static void *load(RedisModuleIO *rdb, int encver) {
 
 static void save(RedisModuleIO *rdb, void *value) {
     const Script *script = value;
-    redis.SaveStringBuffer(rdb, script->device.name, strlen(script->device.name));
+    rdb_save_bytes(rdb, script->device.name, strlen(script->device.name));
     rdb_save_text(rdb, script->tag);
     rdb_save_names(rdb, &script->entry_points);
-    redis.SaveStringBuffer(rdb, script->source->bytes.data, script->source->bytes.size);
+    rdb_save_bytes(rdb, script->source->bytes.data, script->source->bytes.size);
 }
 
 static void rewrite(RedisModuleIO *aof, RedisModuleString *key, void *value) {

@@ -7,9 +7,9 @@
 #define BAD_SHAPE "ERR invalid or negative value found in tensor shape"
 #define ONE_BLOB "ERR a single binary string should come after the BLOB argument in 'AI.TENSORSET' command"
 
-/* Most bytes of a tensor that is filled with zeros, which costs its sender next to nothing: as many as the biggest
- * blob that asim's servers accept. */
-static const size_t MOST_ZEROS = (size_t)4 << 30;
+/* Most bytes of a tensor that is filled with zeros, which costs its sender next to nothing: as many as SETRANGE makes
+ * on a server with default settings. */
+static const size_t MOST_ZEROS = (size_t)512 << 20;
 
 static void release(void *tensor) { tensor_release(tensor); }
 

@@ -30,7 +30,7 @@ static void save(RedisModuleIO *rdb, void *value) {
     redis.SaveUnsigned(rdb, tensor->dtype);
     redis.SaveUnsigned(rdb, tensor->ndim);
     for (int i = 0; i < tensor->ndim; i++) redis.SaveUnsigned(rdb, (uint64_t)tensor->dims[i]);
-    redis.SaveStringBuffer(rdb, tensor->bytes.data, tensor->bytes.size);
+    rdb_save_bytes(rdb, tensor->bytes.data, tensor->bytes.size);
 }
 
 static void rewrite(RedisModuleIO *aof, RedisModuleString *key, void *value) {
