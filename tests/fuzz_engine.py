@@ -8,7 +8,6 @@ from __future__ import annotations
 import argparse
 import random
 import socket
-import struct
 import sys
 import tempfile
 import time
@@ -17,6 +16,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from .restore import sealed
 from .servers import RedisServer
 
 KEYS = [b"a", b"b", b"t", b"m", b"s", b"{\0\0}.m", b"\0", b"", b"longer key " * 5, b"x"]
@@ -75,23 +75,6 @@ class Replies:
         if not piece:
             raise ConnectionResetError("the server closed the connection")
         self.data, self.at = self.data[self.at :] + piece, 0
-
-
-def _entry(value: int) -> int:
-    for _ in range(8):
-        value = (value >> 1) ^ (0x95AC9329AC4BC9B5 if value & 1 else 0)
-    return value
-
-
-TABLE = [_entry(i) for i in range(256)]
-
-
-def sealed(body: bytes, payload: bytes) -> bytes:
-    """A RESTORE payload of ``body`` with the version of ``payload`` and a right checksum, so that a server reads it."""
-    data, value = body + payload[-10:-8], 0
-    for byte in data:
-        value = TABLE[(value ^ byte) & 255] ^ (value >> 8)
-    return data + struct.pack("<Q", value)
 
 
 class Fuzzer:

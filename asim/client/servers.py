@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import socket
 from collections.abc import Sequence
+from errno import EINPROGRESS
 
 from .codec import Command, command
 from .options import UNIX, Options, host_and_port
@@ -68,31 +70,29 @@ class Server:
 
     def _free(self) -> Wire | None:
         """The shared connection with the least to do; None if another should be made."""
+        return self._best(anyway=self._connecting.locked())
+
+    def _best(self, anyway: bool) -> Wire | None:
+        """An idle connection, or the one with the least to do if there are enough or if any will do."""
         best: Wire | None = None
         for wire in self._wires:
             if wire.lost is not None:
                 self._wires = [other for other in self._wires if other.lost is None]
-                return self._free()
+                return self._best(anyway)
             if not wire.load:
                 return wire
             if best is None or wire.load < best.load:
                 best = wire
-        enough = len(self._wires) >= self._options.connections or self._connecting.locked()
-        return best if enough else None
+        return best if anyway or len(self._wires) >= self._options.connections else None
 
     async def _shared(self) -> Wire:
-        """The same, after it was made."""
+        """The same, after it was made; by another task, perhaps."""
         async with self._connecting:
-            wire = self._free_now()
+            wire = self._best(anyway=False)
             if wire is None:
                 wire = await connect(self._address, self._options)
                 self._wires.append(wire)
             return wire
-
-    def _free_now(self) -> Wire | None:
-        """A connection that another task has made in the meantime."""
-        idle = [wire for wire in self._wires if wire.lost is None and not wire.load]
-        return idle[0] if idle else None
 
     async def _runner(self) -> Wire:
         """A connection that nobody shares."""
@@ -146,11 +146,31 @@ async def _connected(family: int, place: object, loop: asyncio.AbstractEventLoop
         sock.setblocking(False)
         if family != socket.AF_UNIX:
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        await loop.sock_connect(sock, place)  # type: ignore[arg-type]
+        code = sock.connect_ex(place)  # type: ignore[arg-type]
+        if code == EINPROGRESS:
+            code = await _connects(sock, loop)
+        if code:
+            raise OSError(code, os.strerror(code))
     except BaseException:
         sock.close()
         raise
     return sock
+
+
+async def _connects(sock: socket.socket, loop: asyncio.AbstractEventLoop) -> int:
+    """Wait for what connecting comes to; uvloop's own sock_connect leaks sockets when it is cancelled."""
+    done: asyncio.Future[None] = loop.create_future()
+    loop.add_writer(sock, _settle, done)
+    try:
+        await done
+    finally:
+        loop.remove_writer(sock)
+    return sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+
+
+def _settle(done: asyncio.Future[None]) -> None:
+    if not done.done():
+        done.set_result(None)
 
 
 async def _introduce(wire: Wire, options: Options) -> None:

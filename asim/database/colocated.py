@@ -13,6 +13,7 @@ import hashlib
 import json
 import os
 import secrets
+import shutil
 import signal
 import stat
 import sys
@@ -26,6 +27,7 @@ from ..config import Config
 from ..errors import AsimError
 from .config import NodeConfig, report_of
 from .environment import Address, address_variables
+from .node import is_locked
 
 USAGE = "usage: python -m asim.database.colocated CONFIG -- PROGRAM [ARGUMENT ...]"
 
@@ -41,28 +43,38 @@ class Place:
         _private(base)
         self.path = os.path.join(base, hashlib.sha256(mark.encode("utf-8", "surrogateescape")).hexdigest()[:24])
         self.alive = f"{self.path}/alive"
+        self._stay = self._door = -1
 
-    def enter(self) -> int:
-        """Be the only one here: returns the lock, made and locked. (The last node may just be removing the place.)"""
+    def enter(self) -> None:
+        """Become one of those who need the place, then wait until nobody else is at its door.
+
+        (The last node may just be removing the place: then there is a new one.)
+        """
         while True:
             _private(self.path)
             try:
-                lock = os.open(f"{self.path}/lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+                self._stay = os.open(self.alive, os.O_RDWR | os.O_CREAT, 0o600)
+                self._door = os.open(f"{self.path}/lock", os.O_RDWR | os.O_CREAT, 0o600)
             except FileNotFoundError:
                 continue
-            fcntl.flock(lock, fcntl.LOCK_EX)
-            try:
-                if os.path.samestat(os.fstat(lock), os.stat(f"{self.path}/lock")):
-                    return lock
-            except FileNotFoundError:
-                pass
-            os.close(lock)
+            os.set_inheritable(self._stay, True)
+            fcntl.flock(self._stay, fcntl.LOCK_SH)
+            fcntl.flock(self._door, fcntl.LOCK_EX)
+            if _same(self._door, f"{self.path}/lock") and _same(self._stay, self.alive):
+                return
+            os.close(self._stay)
+            os.close(self._door)
 
-    def stay(self) -> None:
-        """Hold the place until this process, which may become another program by then, ends."""
-        fd = os.open(self.alive, os.O_RDWR | os.O_CREAT, 0o600)
-        os.set_inheritable(fd, True)
-        fcntl.flock(fd, fcntl.LOCK_SH)
+    def open_door(self) -> None:
+        """Let the next rank in. The lock on ``alive`` stays until this process, or what it becomes, ends."""
+        os.close(self._door)
+
+    def leave(self) -> None:
+        """Go without a database; who is last removes the place."""
+        os.close(self._stay)
+        if not is_locked(self.alive):
+            shutil.rmtree(self.path, ignore_errors=True)
+        os.close(self._door)
 
     def read(self) -> dict[str, Any] | None:
         """What the first rank has found out, if there was one."""
@@ -77,6 +89,13 @@ class Place:
         """Tell the other ranks."""
         with open(f"{self.path}/database.json", "w", encoding="utf-8") as file:
             json.dump(dict(report), file)
+
+
+def _same(fd: int, path: str) -> bool:
+    try:
+        return os.path.samestat(os.fstat(fd), os.stat(path))
+    except FileNotFoundError:
+        return False
 
 
 def _private(path: str) -> None:
@@ -99,17 +118,18 @@ def database(config: NodeConfig, mark: str) -> dict[str, Any]:
     :raises AsimError: it could not be started.
     """
     place = Place(mark)
-    lock = place.enter()
+    place.enter()
     try:
-        place.stay()
         found = place.read()
         if found is None or not (_lives(found) or "error" in found):
             found = _start(replace(config, run=secrets.token_hex(8), directory=place.path, alive=place.alive))
             place.tell(found)
-    finally:
-        os.close(lock)
-    if "error" in found:
-        raise AsimError(f"no colocated database: {found['error']}")
+        if "error" in found:
+            raise AsimError(f"no colocated database: {found['error']}")
+    except BaseException:
+        place.leave()
+        raise
+    place.open_door()
     return found
 
 

@@ -193,11 +193,11 @@ class Node:
 
     def _deserted(self) -> bool:
         """Whether the last rank has gone. From then on no other is let in: see :class:`asim.database.colocated.Place`."""
-        if _locked(self.config.alive):
+        if is_locked(self.config.alive):
             return False
         door = os.open(f"{self.config.directory}/lock", os.O_RDWR | os.O_CLOEXEC)
         fcntl.flock(door, fcntl.LOCK_EX)
-        if _locked(self.config.alive):  # one came in meanwhile
+        if is_locked(self.config.alive):  # one came in meanwhile
             os.close(door)
             return False
         return True  # the door stays locked until this process ends
@@ -210,7 +210,7 @@ class Node:
             shutil.rmtree(self.config.directory, ignore_errors=True)
 
 
-def _locked(path: str) -> bool:
+def is_locked(path: str) -> bool:
     """Whether anybody holds a lock on this file."""
     with open(path, "rb") as file:
         try:

@@ -81,6 +81,7 @@ class RunningDatabase:
         self.identifier, self.shards, self.secret = identifier, list(shards), secret
         self.checkpoint = checkpoint
         self._stale = stale
+        self._memory = [Memory() for _ in self.shards]
         self._clients = [
             Client(
                 shard.address,
@@ -141,7 +142,7 @@ class RunningDatabase:
                     return "its cluster is down"
         except DatabaseError as exc:
             return f"does not answer ({exc})"
-        return "; ".join(troubles(info))
+        return "; ".join([*troubles(info), *self._memory[number].troubles(info)])
 
     async def configure(self, name: str, value: str) -> None:
         """``CONFIG SET`` on every shard.
@@ -197,16 +198,30 @@ class RunningDatabase:
             raise ConfigError(allowed("checkpoint", path, what)) from exc
 
 
-def troubles(info: Mapping[str, Any]) -> list[str]:
+class Memory:
+    """Notices when a server refuses writes as its memory is full, and when there is room again."""
+
+    def __init__(self) -> None:
+        self._refused, self._full_at = 0, 0
+
+    def troubles(self, info: Mapping[str, str]) -> list[str]:
+        """What to say of it now."""
+        refused = int(info.get("errorstat_OOM", "count=0").removeprefix("count="))
+        used = int(info.get("used_memory", 0))
+        if refused > self._refused:
+            self._refused, self._full_at = refused, used
+        elif used < 0.95 * self._full_at:
+            self._full_at = 0
+        return [f"its memory is full ({info.get('maxmemory')} bytes), so it refuses writes"] if self._full_at else []
+
+
+def troubles(info: Mapping[str, str]) -> list[str]:
     """What ``INFO`` says that the user should know."""
     found = []
     if info.get("rdb_last_bgsave_status", "ok") != "ok":
         found.append("its last save to disk failed")
     if info.get("aof_last_write_status", "ok") != "ok":
         found.append("it cannot write its append-only file")
-    most = int(info.get("maxmemory", 0))
-    if most and int(info.get("used_memory", 0)) >= most and info.get("maxmemory_policy") == "noeviction":
-        found.append(f"its memory is full ({most} bytes), so it refuses writes")
     return found
 
 

@@ -24,17 +24,24 @@ class Holder:
 
     :param make: makes one for this run.
     :param grace: seconds between SIGTERM and SIGKILL.
+    :ivar patience: seconds that the end of anything may take.
     """
 
     def __init__(
         self, name: str, make: Callable[[], Launcher], monitor: Monitor, owner: Owner, diary: Diary, grace: float
     ) -> None:
-        self._name, self._make, self._grace = name, make, grace
+        self._name, self._make, self.grace = name, make, grace
+        self.patience = grace + KILL_MARGIN
         self._monitor, self._owner, self._diary = monitor, owner, diary
         self._launcher: Launcher | None = None
         self._opening = anyio.Lock()
         self.closed = False
-        self.host = ""
+        self.about: Mapping[str, object] = {}
+
+    @property
+    def host(self) -> str:
+        """Where jobs run."""
+        return str(self.about.get("host", ""))
 
     async def opened(self) -> Launcher:
         """The launcher, ready.
@@ -46,22 +53,21 @@ class Holder:
                 raise AgentError(f"experiment {self._name} is closed")
             if self._launcher is None:
                 launcher = self._make()
-                about: Mapping[str, object] = await launcher.open(self._monitor.evidence, self._lost)
-                self.host = str(about.get("host", ""))
+                self.about = await launcher.open(self._monitor.evidence, self._lost)
                 self._launcher = launcher
-                self._diary.introduce(launcher.name, about)
+                self._diary.introduce(launcher.name, self.about)
         return self._launcher
 
     async def cancel(self, keys: Sequence[JobKey]) -> None:
         """Ask for the end of attempts."""
         launcher = self._launcher
         if launcher is not None:
-            await launcher.cancel(keys, self._grace)
+            await launcher.cancel(keys, self.grace)
             self._owner.start_soon(self._watch, launcher, keys)
 
     async def _watch(self, launcher: Launcher, keys: Sequence[JobKey]) -> None:
         """An agent that does not tell the end of what it was asked to stop is as good as dead."""
-        await anyio.sleep(self._grace + KILL_MARGIN)
+        await anyio.sleep(self.patience)
         if launcher is self._launcher and self._monitor.has(keys):
             launcher.abort()
 
@@ -98,7 +104,7 @@ class Holder:
         """Stop all but ``keep``; by force, if the launcher does not answer."""
         launcher = self._launcher
         if launcher is not None:
-            with anyio.move_on_after(self._grace + KILL_MARGIN) as patience:
+            with anyio.move_on_after(self.patience) as patience:
                 await launcher.close(keep)
             if patience.cancelled_caught:
                 launcher.abort()

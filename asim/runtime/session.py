@@ -21,7 +21,7 @@ from ..status import JobState
 from .deployment import Deployments, replaced
 from .events import EventStream
 from .group import JobGroup
-from .holder import KILL_MARGIN, Holder
+from .holder import Holder
 from .job import Job
 from .journal import Diary, new_token
 from .making import Maker
@@ -55,7 +55,6 @@ class Session:
         self.token = new_token()
         self.owner = Owner()
         self.monitor = Monitor(self._submit, self.owner.start_soon, self._cancel)
-        self._grace = grace
         self._maker = Maker(path, self.token)
         self._diary = Diary(name, path, self.token)
         self._holder = Holder(name, lambda: launcher(self.token), self.monitor, self.owner, self._diary, grace)
@@ -205,7 +204,7 @@ class Session:
             try:
                 await launcher.submit([(JobKey(job.key), job.spec) for job in jobs])
                 if late := [JobKey(job.key) for job in jobs if job._unwanted]:  # the stop may have overtaken them
-                    await launcher.cancel(late, self._grace)
+                    await launcher.cancel(late, self._holder.grace)
             except AsimError as exc:
                 self.monitor.refused(jobs, f"could not be submitted: {exc}")
                 raise
@@ -282,7 +281,7 @@ class Session:
     async def _end(self, on_exit: OnExit, interrupted: bool) -> None:
         await self._holder.shut()
         self.monitor.close()
-        with anyio.move_on_after(self._grace + KILL_MARGIN):
+        with anyio.move_on_after(self._holder.patience):
             async with self._maker.working:  # what was begun is finished
                 await self._holder.write_decided()
         live, survivors = self.monitor.live, self._survivors if interrupted else set()
@@ -292,7 +291,7 @@ class Session:
         if on_exit == "detach" and live:
             keep = "all"
         elif shards:  # databases go last
-            with anyio.move_on_after(self._grace + KILL_MARGIN):
+            with anyio.move_on_after(self._holder.patience):
                 await self.monitor.stop([job for job in live if not job.is_database and job not in survivors])
         await self.databases.aclose()
         await self._holder.let_go(keep)
@@ -300,7 +299,7 @@ class Session:
             self.detached = True
             self.monitor.release()
         else:
-            with anyio.move_on_after(self._grace + KILL_MARGIN):
+            with anyio.move_on_after(self._holder.patience):
                 await self.monitor.idle()
 
 

@@ -9,7 +9,7 @@ import anyio
 import pytest
 
 from asim import ConfigError, EntityExistsError, Experiment, FileActionError, JobState, Retry
-from asim.runtime import session
+from asim.runtime import holder
 from tests.integration.conftest import alive, marked, pids_in, sh, until
 
 pytestmark = pytest.mark.anyio
@@ -81,7 +81,7 @@ async def test_what_ended_by_itself_was_not_stopped(exp, home):
         sh(exp, "m", f"echo $$ > {home}/pid; while [ ! -e {home}/go ]; do sleep 0.01; done"), block=False
     )
     (pid,) = await pids_in(home / "pid")
-    agent = exp._session._about["pid"]
+    agent = exp._session._holder.about["pid"]
     os.kill(agent, signal.SIGSTOP)
     try:
         (home / "go").touch()
@@ -98,11 +98,11 @@ async def test_what_ended_by_itself_was_not_stopped(exp, home):
 @pytest.mark.parametrize("verb", ["cancel", "aclose"])
 async def test_an_agent_that_hangs_is_as_good_as_dead(home, monkeypatch, verb):
     """A stopped (SIGSTOP) agent cannot hold up cancel or aclose for ever, and its jobs do not survive."""
-    monkeypatch.setattr(session, "KILL_MARGIN", 0.5)
+    monkeypatch.setattr(holder, "KILL_MARGIN", 0.5)
     async with Experiment("exp", stop_grace=0.2) as exp:
         group = await exp.start(sh(exp, "m", "sleep 60"), block=False)
         await until(lambda: group[0].status is JobState.RUNNING)
-        os.kill(exp._session._about["pid"], signal.SIGSTOP)
+        os.kill(exp._session._holder.about["pid"], signal.SIGSTOP)
         with anyio.fail_after(15):
             await (group.cancel() if verb == "cancel" else exp.aclose())
         assert group[0].status is JobState.LOST and not marked(exp._session.token)
@@ -150,7 +150,7 @@ async def test_swapping_is_per_entity(exp, home):
     (home / "mount").mkdir()
     await exp.generate(two)
     (home / "mount/two/precious").touch()
-    real = exp._session._launcher.files
+    real = exp._session._holder._launcher.files
 
     async def breaking(actions):
         listed = list(actions)
@@ -158,7 +158,7 @@ async def test_swapping_is_per_entity(exp, home):
             listed[1] = ("swap", listed[1][1], "/no/such/directory", listed[1][3])
         await real(listed)
 
-    exp._session._launcher.files = breaking
+    exp._session._holder._launcher.files = breaking
     with pytest.raises(FileActionError):
         await exp.generate(one, two, overwrite=True)
     assert one.path == f"{home}/exp/one" and (home / "exp/one").is_dir()
@@ -171,7 +171,7 @@ async def test_kill_9_of_the_agent_reaches_those_who_hid(exp, home):
     group = await exp.start(sh(exp, "m", script), block=False)
     (pid,) = await pids_in(home / "pid")
     await until(lambda: group[0].status is JobState.RUNNING)
-    os.kill(exp._session._about["pid"], signal.SIGKILL)
+    os.kill(exp._session._holder.about["pid"], signal.SIGKILL)
     with anyio.fail_after(10):
         await group.wait()
     assert not alive(pid)

@@ -203,7 +203,7 @@ async def test_kill_9_of_the_agent_stops_everything(exp, home):
     group = await exp.start(model, block=False)
     pids = await pids_in(home / "m.pids", 2)
     await until(lambda: group[0].status is JobState.RUNNING)
-    os.kill(exp._session._about["pid"], signal.SIGKILL)
+    os.kill(exp._session._holder.about["pid"], signal.SIGKILL)
     with anyio.fail_after(10):
         await group.wait()
     assert group[0].status is JobState.LOST and "agent died" in group[0].reason
@@ -222,7 +222,7 @@ async def test_an_end_that_the_dead_agent_had_recorded_is_believed(exp, home):
     key = group["m"].key
     with record.open("a") as file:
         file.write(f'[[{key},"end",1700000000.0,5,null,[0.0,0.0,1000]]]\n[[{key},"end",17000')
-    os.kill(exp._session._about["pid"], signal.SIGKILL)
+    os.kill(exp._session._holder.about["pid"], signal.SIGKILL)
     with anyio.fail_after(10):
         await group.wait()
     assert (group["m"].status, group["m"].returncode) == (JobState.FAILED, 5)

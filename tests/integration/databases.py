@@ -46,5 +46,3 @@ def address(request: pytest.FixtureRequest, server: RedisServer) -> str:
     with server.client() as client:
         client.flushall()
     return f"127.0.0.1:{server.port}" if request.param == "tcp" else f"unix://{server.socket}"
-
-

@@ -11,10 +11,12 @@ import redis
 
 from asim.errors import MissingFileError
 
+from .. import sanitized
 from ..conftest import missing
 from ..servers import RedisServer, binaries, fresh_module
 
-PROGRAMS = binaries()
+SANITIZED = sanitized.chosen()
+PROGRAMS = {label: path for label, path in binaries().items() if not (SANITIZED and label.startswith("valkey"))}
 LABELS = sorted(PROGRAMS) or ["no redis-server"]
 
 
@@ -28,21 +30,30 @@ def starter(label: str, base: Path) -> Callable[..., RedisServer]:
     if label not in PROGRAMS:
         missing("there is no redis-server in PATH")
     try:
-        module = fresh_module()
+        module = SANITIZED / "asim_engine.so" if SANITIZED else fresh_module()
     except MissingFileError as error:
         missing(str(error))
+    env = sanitized.environment(SANITIZED) if SANITIZED else {}
     counter = iter(range(1000))
 
     def make(*args: str, **options: Any) -> RedisServer:
         place = options.pop("directory", base / f"server{next(counter)}")
         return RedisServer(
-            PROGRAMS[label], **{"module": module, **options}, directory=place, args=[*debug_args(label), *args]
+            PROGRAMS[label],
+            **{"module": module, "env": env, **options},
+            directory=place,
+            args=[*debug_args(label), *args],
         )
 
     return make
 
 
-@pytest.fixture(scope="module", params=LABELS)
+SLOW = [pytest.mark.slow]
+PARAMS = [pytest.param(label, marks=SLOW if label.startswith("valkey") else []) for label in LABELS]
+"""Two versions of Redis in the fast suite, Valkey in the slow one."""
+
+
+@pytest.fixture(scope="module", params=PARAMS)
 def make_server(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Callable[..., RedisServer]:
     """Makes servers, to be entered with ``with``."""
     return starter(request.param, tmp_path_factory.mktemp("engine"))

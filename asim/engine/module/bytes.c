@@ -3,26 +3,22 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* Servers that cannot trim a string read big arguments into buffers of up to twice their size; from here on the
- * surplus is at most this much again. */
-enum { UNTRIMMED_BIG_ARGUMENT = 32 * 1024, UNTRIMMED_FROM = 1024 * 1024 };
-
 bool bytes_may_hold(RedisModuleCtx *ctx, size_t size) {
     if (size < HOLD_FROM) return false;
-    if (!redis.TrimStringAllocation && size >= UNTRIMMED_BIG_ARGUMENT && size < UNTRIMMED_FROM) return false;
     return !(redis.GetContextFlags(ctx) & CONTEXT_DENY_BLOCKING);
 }
 
 Bytes bytes_hold(RedisModuleString *argument) {
     Bytes bytes = {.heap = NULL};
+    /* older servers do this by themselves when the command is over */
     if (redis.TrimStringAllocation) redis.TrimStringAllocation(argument);
     bytes.string = redis.HoldString(NULL, argument);
-    bytes.data = redis.StringPtrLen(bytes.string, &bytes.size);
+    redis.StringPtrLen(bytes.string, &bytes.size);
     return bytes;
 }
 
 Bytes bytes_adopt(char *heap, size_t size) {
-    return (Bytes){.data = heap, .size = size, .string = NULL, .heap = heap};
+    return (Bytes){.size = size, .heap = heap};
 }
 
 void bytes_release(Bytes *bytes) {

@@ -8,11 +8,19 @@
 #include "redis_api.h"
 
 typedef struct Bytes {
-    const char *data;
     size_t size;
-    RedisModuleString *string; /* owner of data, or NULL */
-    char *heap;                /* owner of data, or NULL; when both are NULL, data lies within a bigger allocation */
+    RedisModuleString *string; /* the owner, or NULL */
+    char *heap;                /* the owner, or NULL */
+    const char *inside;        /* where neither owns them: within a bigger allocation */
 } Bytes;
+
+/* Where they are. Stays so from the end of the command that stored them on; not before, because a server (6.2) may
+ * shorten the allocation of an argument that was kept, and so move it, when its command is over. */
+static inline const char *bytes_data(const Bytes *bytes) {
+    size_t size;
+    if (bytes->string) return redis.StringPtrLen(bytes->string, &size);
+    return bytes->heap ? bytes->heap : bytes->inside;
+}
 
 /* Below this size one copy costs less than keeping the argument's own allocation. */
 enum { HOLD_FROM = 1024 };

@@ -25,7 +25,7 @@ static void reply_model(RedisModuleCtx *ctx, const Model *model, int parts) {
         if (parts & BLOB) reply_word(ctx, "blob");
     }
     /* always one piece: SmartRedis puts several together wrongly */
-    if (parts & BLOB) redis.ReplyWithStringBuffer(ctx, bytes->data, bytes->size);
+    if (parts & BLOB) redis.ReplyWithStringBuffer(ctx, bytes_data(bytes), bytes->size);
 }
 
 int model_get_command(RedisModuleCtx *ctx, RedisModuleString **argv, int argc) {

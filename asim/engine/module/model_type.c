@@ -52,7 +52,7 @@ static void save(RedisModuleIO *rdb, void *value) {
     redis.SaveUnsigned(rdb, (uint64_t)model->minbatchtimeout_ms);
     rdb_save_names(rdb, &model->inputs);
     rdb_save_names(rdb, &model->outputs);
-    rdb_save_bytes(rdb, model->blob->bytes.data, model->blob->bytes.size);
+    rdb_save_bytes(rdb, bytes_data(&model->blob->bytes), model->blob->bytes.size);
 }
 
 static void emit_option(Emitted *emitted, const char *word, int64_t number) {
@@ -89,7 +89,7 @@ static void digest(RedisModuleDigest *digest, void *value) {
     redis.DigestEndSequence(digest);
     digest_names(digest, &model->inputs);
     digest_names(digest, &model->outputs);
-    redis.DigestAddStringBuffer(digest, model->blob->bytes.data, model->blob->bytes.size);
+    redis.DigestAddStringBuffer(digest, bytes_data(&model->blob->bytes), model->blob->bytes.size);
     redis.DigestEndSequence(digest);
 }
 

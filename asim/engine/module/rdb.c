@@ -101,7 +101,7 @@ void emit_names(Emitted *emitted, const char *word, const Names *names) {
 
 void emit_bytes(Emitted *emitted, const Bytes *bytes) {
     emit(emitted, bytes->string ? redis.HoldString(NULL, bytes->string)
-                                : redis.CreateString(NULL, bytes->data, bytes->size));
+                                : redis.CreateString(NULL, bytes_data(bytes), bytes->size));
 }
 
 void emit_end(Emitted *emitted, RedisModuleIO *aof, const char *command, RedisModuleString *key) {

@@ -55,7 +55,7 @@ typedef struct TypeMethods {
 
 /* What SetCommandInfo (7.0 and later) takes. */
 enum { SPEC_READS = 1 << 0, SPEC_OVERWRITES = 1 << 2, SPEC_REMOVES = 1 << 3, SPEC_ACCESS = 1 << 4 };
-enum { SPEC_UPDATES = 1 << 5, SPEC_DELETES = 1 << 7, SPEC_READ_WRITE = 1 << 1, SPEC_INCOMPLETE = 1 << 9 };
+enum { SPEC_UPDATES = 1 << 5, SPEC_DELETES = 1 << 7 };
 enum { BEGIN_INDEX = 2 };
 enum { FIND_RANGE = 2 };
 

@@ -53,7 +53,7 @@ static void reply_script(RedisModuleCtx *ctx, const Script *script, int parts) {
         reply_word(ctx, "Entry Points"), reply_names(ctx, &script->entry_points);
         if (parts & SOURCE) reply_word(ctx, "source");
     }
-    if (parts & SOURCE) redis.ReplyWithStringBuffer(ctx, bytes->data, bytes->size);
+    if (parts & SOURCE) redis.ReplyWithStringBuffer(ctx, bytes_data(bytes), bytes->size);
 }
 
 int script_get_command(RedisModuleCtx *ctx, RedisModuleString **argv, int argc) {

@@ -29,7 +29,7 @@ static void save(RedisModuleIO *rdb, void *value) {
     rdb_save_bytes(rdb, script->device.name, strlen(script->device.name));
     rdb_save_text(rdb, script->tag);
     rdb_save_names(rdb, &script->entry_points);
-    rdb_save_bytes(rdb, script->source->bytes.data, script->source->bytes.size);
+    rdb_save_bytes(rdb, bytes_data(&script->source->bytes), script->source->bytes.size);
 }
 
 static void rewrite(RedisModuleIO *aof, RedisModuleString *key, void *value) {
@@ -50,7 +50,7 @@ static void digest(RedisModuleDigest *digest, void *value) {
     redis.DigestAddStringBuffer(digest, script->tag->data, script->tag->size);
     redis.DigestEndSequence(digest);
     digest_names(digest, &script->entry_points);
-    redis.DigestAddStringBuffer(digest, script->source->bytes.data, script->source->bytes.size);
+    redis.DigestAddStringBuffer(digest, bytes_data(&script->source->bytes), script->source->bytes.size);
     redis.DigestEndSequence(digest);
 }
 

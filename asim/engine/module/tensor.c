@@ -101,7 +101,7 @@ Tensor *tensor_new(DType dtype, const Shape *shape, size_t size, char **data) {
     Tensor *tensor = alloc_or_null(total);
     if (!tensor) return NULL;
     *data = (char *)tensor + header;
-    return fill(tensor, dtype, shape, (Bytes){.data = *data, .size = size, .string = NULL, .heap = NULL});
+    return fill(tensor, dtype, shape, (Bytes){.size = size, .inside = *data});
 }
 
 Tensor *tensor_owning(DType dtype, const Shape *shape, Bytes bytes) {

@@ -36,7 +36,7 @@ static int reply_tensor(RedisModuleCtx *ctx, const Tensor *tensor, int parts) {
         if (parts & BLOB) redis.ReplyWithStringBuffer(ctx, "blob", 4);
         if (parts & VALUES) redis.ReplyWithStringBuffer(ctx, "values", 6);
     }
-    if (parts & BLOB) redis.ReplyWithStringBuffer(ctx, tensor->bytes.data, tensor->bytes.size);
+    if (parts & BLOB) redis.ReplyWithStringBuffer(ctx, bytes_data(&tensor->bytes), tensor->bytes.size);
     if (parts & VALUES) reply_values(ctx, tensor);
     return REDIS_OK;
 }

@@ -30,7 +30,7 @@ static void save(RedisModuleIO *rdb, void *value) {
     redis.SaveUnsigned(rdb, tensor->dtype);
     redis.SaveUnsigned(rdb, tensor->ndim);
     for (int i = 0; i < tensor->ndim; i++) redis.SaveUnsigned(rdb, (uint64_t)tensor->dims[i]);
-    rdb_save_bytes(rdb, tensor->bytes.data, tensor->bytes.size);
+    rdb_save_bytes(rdb, bytes_data(&tensor->bytes), tensor->bytes.size);
 }
 
 static void rewrite(RedisModuleIO *aof, RedisModuleString *key, void *value) {
@@ -48,7 +48,7 @@ static void digest(RedisModuleDigest *digest, void *value) {
     const Tensor *tensor = value;
     redis.DigestAddLongLong(digest, tensor->dtype);
     for (int i = 0; i < tensor->ndim; i++) redis.DigestAddLongLong(digest, tensor->dims[i]);
-    redis.DigestAddStringBuffer(digest, tensor->bytes.data, tensor->bytes.size);
+    redis.DigestAddStringBuffer(digest, bytes_data(&tensor->bytes), tensor->bytes.size);
     redis.DigestEndSequence(digest);
 }
 

@@ -13,10 +13,11 @@ static const struct { int64_t least, most; } RANGES[DTYPES] = {
     [DTYPE_BOOL] = {0, 1},
 };
 
-/* Writes element i; memory is always aligned for its type, but data is plain bytes, hence memcpy. */
+_Static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__, "clients and files have little-endian numbers");
+
+/* The value is in range, and its low bytes come first. */
 static void put_integer(char *data, size_t i, DType dtype, int64_t value) {
     size_t size = dtype_size(dtype);
-    /* little-endian: the low bytes come first, and the value is in range */
     memcpy(data + i * size, &value, size);
 }
 
@@ -98,7 +99,7 @@ const char *tensor_from_values(const Cursor *cursor, DType dtype, const Shape *s
 }
 
 static void reply_strings(RedisModuleCtx *ctx, const Tensor *tensor) {
-    const char *at = tensor->bytes.data;
+    const char *at = bytes_data(&tensor->bytes);
     for (int64_t i = 0; i < tensor->elements; i++) {
         size_t size = strlen(at); /* bounded: the data ends with NUL */
         redis.ReplyWithStringBuffer(ctx, at, size);
@@ -106,11 +107,11 @@ static void reply_strings(RedisModuleCtx *ctx, const Tensor *tensor) {
     }
 }
 
-static double get_float(const Tensor *tensor, size_t i) {
+static double get_float(const char *data, size_t i, DType dtype) {
     float narrow;
     double wide;
-    if (tensor->dtype == DTYPE_FLOAT) return memcpy(&narrow, tensor->bytes.data + i * 4, 4), narrow;
-    return memcpy(&wide, tensor->bytes.data + i * 8, 8), wide;
+    if (dtype == DTYPE_FLOAT) return memcpy(&narrow, data + i * 4, 4), narrow;
+    return memcpy(&wide, data + i * 8, 8), wide;
 }
 
 void reply_values(RedisModuleCtx *ctx, const Tensor *tensor) {
@@ -120,9 +121,10 @@ void reply_values(RedisModuleCtx *ctx, const Tensor *tensor) {
         reply_strings(ctx, tensor);
         return;
     }
+    const char *data = bytes_data(&tensor->bytes);
     for (size_t i = 0; i < (size_t)tensor->elements; i++)
         if (dtype == DTYPE_FLOAT || dtype == DTYPE_DOUBLE)
-            redis.ReplyWithDouble(ctx, get_float(tensor, i));
+            redis.ReplyWithDouble(ctx, get_float(data, i, dtype));
         else
-            redis.ReplyWithLongLong(ctx, get_integer(tensor->bytes.data, i, dtype));
+            redis.ReplyWithLongLong(ctx, get_integer(data, i, dtype));
 }

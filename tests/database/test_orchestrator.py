@@ -14,36 +14,14 @@ import pytest
 import redis
 from anyio.abc import Process
 
-from asim import Experiment, JobState, Orchestrator
-from asim.database.server_program import find_server
-from asim.engine.build import module_file
+from asim import Experiment, JobState
 from asim.errors import ConfigError, DatabaseError, EntityExistsError, MissingFileError, UnsupportedError
+from tests.integration.conftest import alive, marked, python, sh, until
 
-from ..conftest import missing
-from .conftest import alive, marked, python, sh, until
+from .conftest import connect, pids
 
 pytestmark = pytest.mark.anyio
 DEADLINE = 30
-
-
-@pytest.fixture(autouse=True)
-def needed() -> None:
-    """A redis-server, and the compiled engine."""
-    if find_server(os.environ) is None:
-        missing("there is no redis-server")
-    if not module_file().exists():
-        missing("the engine was not compiled")
-
-
-def connect(db: Orchestrator, shard: int = 0) -> redis.Redis:
-    """As an application: without credentials."""
-    host, _, port = db.get_address()[shard].rpartition(":")
-    return redis.Redis(host=host, port=int(port), socket_timeout=5)
-
-
-def pids(db: Orchestrator) -> list[int]:
-    """The servers' process ids."""
-    return [shard.pid for shard in db._handle.shards]  # type: ignore[union-attr]
 
 
 # -- starting
