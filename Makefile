@@ -4,12 +4,13 @@ VENV   ?= .venv
 BIN     = $(VENV)/bin
 PIP     = $(BIN)/python -m pip --disable-pip-version-check -q
 
-.PHONY: help demo demo-mpi test test-all lint type docs bench coverage wheel clean
+.PHONY: help smartredis demo demo-mpi test test-all lint type docs bench coverage wheel clean
 help:
 	@echo "make demo      a real parameter sweep of LAMMPS, from nothing; says where the results are"
 	@echo "make demo-mpi  the same with every member on 2 MPI ranks"
 	@echo "make test      the fast test suite"
 	@echo "make test-all  every test, also the slow ones     make coverage  the coverage gate of the pure layers"
+	@echo "make smartredis  the real SmartRedis, which some tests compare with"
 	@echo "make lint | type | docs | wheel | bench"
 
 $(VENV)/.made:
@@ -37,6 +38,14 @@ $(VENV)/.docs: $(VENV)/.made pyproject.toml
 $(VENV)/.bench: $(VENV)/.made pyproject.toml
 	$(PIP) install -e . --group bench
 	touch $@
+
+# the real client, for the tests of compatibility: it needs an older numpy, and Python 3.11
+$(VENV)-smartredis/.made:
+	$(PYTHON) -m venv $(VENV)-smartredis
+	$(VENV)-smartredis/bin/python -m pip --disable-pip-version-check -q install 'numpy<2' smartredis==0.6.1
+	touch $@
+
+smartredis: $(VENV)-smartredis/.made
 
 demo: $(VENV)/.demo
 	$(BIN)/python examples/lammps_sweep/sweep.py
@@ -76,4 +85,4 @@ bench: $(VENV)/.bench
 	$(BIN)/python benchmarks/ensembles.py
 
 clean:
-	rm -rf $(VENV) site build dist .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(VENV)-smartredis site build dist .mypy_cache .ruff_cache .hypothesis

@@ -30,6 +30,12 @@ def connect(db: Orchestrator, shard: int = 0, **options: object) -> redis.Redis:
     return redis.Redis(host=host, port=int(port), retry=Retry(NoBackoff(), 0), **{"socket_timeout": 5, **options})
 
 
+def config(db: Orchestrator, *names: str, shard: int = 0) -> dict[str, str]:
+    """Options of a server, one by one, as redis 6.2 takes no more."""
+    client = connect(db, shard)
+    return {name: value for one in names for name, value in client.config_get(one).items()}
+
+
 def pids(db: Orchestrator) -> list[int]:
     """The servers' process ids."""
     return [shard.pid for shard in db._handle.shards]

@@ -149,7 +149,9 @@ def small_disk(home: Path):
     """A file system of 1 MB."""
     place = home / "small"
     place.mkdir()
-    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", place], check=False, capture_output=True)
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", place], check=False, capture_output=True
+    )
     if mounted.returncode:
         missing("a small file system needs root")
     yield place

@@ -10,7 +10,7 @@ import redis
 from asim import Experiment
 from tests.integration.conftest import sh, until
 
-from .conftest import connect
+from .conftest import config, connect
 
 pytestmark = pytest.mark.anyio
 
@@ -51,7 +51,13 @@ async def test_everything_dangerous_is_refused(exp: Experiment, nodes: int) -> N
             words = str(exc).lower()
             if not any(
                 word in words
-                for word in ("permissions", "unknown command", "unknown subcommand", "not allowed", "sets only parameters")
+                for word in (
+                    "permissions",
+                    "unknown command",
+                    "unknown subcommand",
+                    "not allowed",
+                    "sets only parameters",
+                )
             ):
                 granted.append((line, exc))
         client.close()
@@ -64,12 +70,12 @@ async def test_nothing_changed(exp: Experiment) -> None:
     db = exp.create_database(port=0)
     await exp.start(db)
     names = ("dir", "dbfilename", "logfile", "bind", "port", "appendonly", "requirepass")
-    before = connect(db).config_get(*names)
+    before = config(db, *names)
     rules = await db._handle.clients[0].execute("ACL", "GETUSER", "default")
     for line in REFUSED:
         with pytest.raises(redis.exceptions.ResponseError):
             connect(db).execute_command(*line.split())
-    assert connect(db).config_get(*names) == before
+    assert config(db, *names) == before
     assert await db._handle.clients[0].execute("ACL", "GETUSER", "default") == rules
 
 

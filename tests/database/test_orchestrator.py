@@ -10,6 +10,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 import anyio
+import numpy as np
 import pytest
 import redis
 from anyio.abc import Process
@@ -18,7 +19,7 @@ from asim import Experiment, JobState
 from asim.errors import ConfigError, DatabaseError, EntityExistsError, MissingFileError, UnsupportedError
 from tests.integration.conftest import alive, marked, python, sh, until
 
-from .conftest import connect, pids
+from .conftest import config, connect, pids
 
 pytestmark = pytest.mark.anyio
 DEADLINE = 30
@@ -57,7 +58,7 @@ async def test_cluster_on_one_host(exp: Experiment) -> None:
         cluster.set(f"k{number}", number)
     assert sum(connect(db, shard).dbsize() for shard in range(3)) == 50
     for shard in range(3):
-        found = connect(db, shard).config_get("cluster-*")
+        found = config(db, "cluster-*", shard=shard)
         assert (found["cluster-require-full-coverage"], found["cluster-node-timeout"]) == ("yes", "15000")
 
 
@@ -98,8 +99,21 @@ async def test_a_big_value_is_allowed(exp: Experiment) -> None:
     """The limit of 512 MiB for one value is raised, also that of the query buffer."""
     db = exp.create_database(port=0)
     await exp.start(db)
-    found = connect(db).config_get("proto-max-bulk-len", "client-query-buffer-limit")
+    found = config(db, "proto-max-bulk-len", "client-query-buffer-limit")
     assert all(int(value) > 1 << 32 for value in found.values())
+
+
+@pytest.mark.slow
+async def test_a_big_value(exp: Experiment) -> None:
+    """A tensor of 600 MiB goes in and comes back."""
+    await exp.start(exp.create_database(port=0))
+    data = np.full(600 << 20, 7, np.uint8)
+    data[-1] = 9
+    async with exp.client() as client:
+        await client.put_tensor("big", data)
+        del data
+        found = await client.get_tensor("big")
+    assert (found.size, found[0], found[-1]) == (600 << 20, 7, 9)
 
 
 async def test_options_and_setters(exp: Experiment) -> None:
@@ -111,7 +125,7 @@ async def test_options_and_setters(exp: Experiment) -> None:
     await db.set_max_message_size(1 << 30)
     await db.enable_checkpoints(60)
     for shard in range(3):
-        found = connect(db, shard).config_get("*max*", "save")
+        found = config(db, "*max*", "save", shard=shard)
         assert (found["maxmemory"], found["maxmemory-policy"]) == (str(100 << 20), "allkeys-lru")
         assert (found["maxclients"], found["proto-max-bulk-len"]) == ("100", str(1 << 30))
         assert found["save"] == "60 1"

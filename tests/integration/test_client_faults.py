@@ -244,11 +244,11 @@ def test_killed_server_comes_back_for_the_blocking_face(mortal: RedisServer) -> 
 async def test_dead_server_is_given_up(mortal: RedisServer, anyio_backend: object) -> None:
     """A server that does not come back is an error at the deadline, with the command and the address."""
     mortal.kill()
-    for address in (f"127.0.0.1:{mortal.port}", f"unix://{mortal.socket}"):
-        async with Client(address, connect_timeout=0.1) as client:
+    for gone in (f"127.0.0.1:{mortal.port}", f"unix://{mortal.socket}"):
+        async with Client(gone, connect_timeout=0.1) as client:
             with (
                 anyio.fail_after(5),
-                pytest.raises(DatabaseConnectionError, match=rf"EXISTS x: {address}.*gave up after"),
+                pytest.raises(DatabaseConnectionError, match=rf"EXISTS x: {gone}.*gave up after"),
             ):
                 await client.tensor_exists("x")
 

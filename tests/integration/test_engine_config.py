@@ -32,7 +32,7 @@ def value(db: redis.Redis, name: str) -> str:
     ("name", "new"),
     [
         ("maxmemory", "123456789"), ("maxmemory-policy", "allkeys-lru"), ("save", "900 1"), ("timeout", "77"),
-        ("notify-keyspace-events", "AKE"), ("slowlog-max-len", "55"), ("lazyfree-lazy-eviction", "yes"), ("hz", "20"),
+        ("notify-keyspace-events", "xE"), ("slowlog-max-len", "55"), ("lazyfree-lazy-eviction", "yes"), ("hz", "20"),
         ("hash-max-ziplist-entries", "99"), ("list-compress-depth", "1"), ("lua-time-limit", "4000"),
         ("appendfsync", "no"), ("client-query-buffer-limit", "2000000"),
     ],

@@ -71,7 +71,7 @@ def main():
         method, args = json.loads(line)
         try:
             answer = {"result": pack(getattr(client, method)(*unpack(args)))}
-        except Exception as exc:
+        except Exception as exc:  # noqa: BLE001  (the caller's process raises it)
             answer = {"error": f"{type(exc).__name__}: {exc}"}
         ANSWERS.write(json.dumps(answer) + "\n")
         ANSWERS.flush()

@@ -148,6 +148,14 @@ def test_commands_in_short() -> None:
 
 def test_types_of_the_wire() -> None:
     """The table is RedisAI's, less text."""
-    assert {kind.decode() for kind in NUMPY} == set(
-        ["FLOAT", "DOUBLE", "INT8", "INT16", "INT32", "INT64", "UINT8", "UINT16", "BOOL"]
-    )
+    assert {kind.decode() for kind in NUMPY} == {
+        "FLOAT",
+        "DOUBLE",
+        "INT8",
+        "INT16",
+        "INT32",
+        "INT64",
+        "UINT8",
+        "UINT16",
+        "BOOL",
+    }
