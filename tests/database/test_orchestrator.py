@@ -16,6 +16,7 @@ import redis
 from anyio.abc import Process
 
 from asim import Experiment, JobState
+from asim.database.server_program import free_port
 from asim.errors import ConfigError, DatabaseError, EntityExistsError, MissingFileError, UnsupportedError
 from tests.integration.conftest import alive, marked, python, sh, until
 
@@ -77,9 +78,7 @@ async def test_several_databases(exp: Experiment) -> None:
 
 async def test_consecutive_ports(exp: Experiment) -> None:
     """A cluster at port p is at p, p+1, p+2."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1] % 20000 + 20000
+    port = free_port(["127.0.0.1"], cluster=True)
     db = exp.create_database(port=port, db_nodes=3)
     with anyio.fail_after(DEADLINE):
         await exp.start(db)
@@ -181,11 +180,9 @@ async def test_a_model_starts_when_the_database_is_ready(exp: Experiment) -> Non
 async def test_a_port_in_use(exp: Experiment, nodes: int) -> None:
     """A taken port is refused with the name of its owner, and nothing is left running."""
     with socket.socket() as other:
-        other.bind(("127.0.0.1", 0))
+        port = free_port(["127.0.0.1"], cluster=True)
+        other.bind(("127.0.0.1", port))
         other.listen()
-        port = other.getsockname()[1]
-        if port > 55000:
-            pytest.skip("the kernel gave a port that a cluster could not have")
         db = exp.create_database(port=port, db_nodes=nodes)
         with (
             anyio.fail_after(DEADLINE),

@@ -35,7 +35,7 @@ async def async_face(array: NDArray[np.float32]) -> None:
 
 def blocking_face(array: NDArray[np.float32]) -> None:
     """What the blocking client takes and gives."""
-    with SyncClient("h:1", username="u", password="p") as client:  # noqa: S106
+    with SyncClient("h:1", username="u", password="p") as client:
         assert_type(client, SyncClient)
         assert_type(client.put_tensor("x", array), None)
         assert_type(client.get_tensor("x"), NDArray[Any])

@@ -154,7 +154,8 @@ def run_model(core: Core, name: str, inputs: Names = None, outputs: Names = None
     :raises DatabaseError: the run failed; the text is the backend's.
     :raises DatabaseTimeout: it waited too long in the server's queue, or took longer than the client's timeout.
 
-    Cancellation: the run goes on in the server, and its outputs will be stored.
+    Cancellation: a run that has begun goes on in the server, and its outputs are stored; in a cluster, copies of tensors
+    that were made for it (their keys end in ``.TMP``) may stay, and the outputs do not reach their names.
     """
 
     def make(key: bytes, sources: Sequence[bytes], targets: Sequence[bytes]) -> Command:

@@ -106,7 +106,7 @@ def run_script(core: Core, name: str, fn_name: str, inputs: Names, outputs: Name
     :raises KeyNotFoundError: the script or an input is not there.
     :raises DatabaseError: the run failed; the text is the backend's.
 
-    Cancellation: the run goes on in the server, and its outputs will be stored.
+    Cancellation: as for ``run_model``.
     """
 
     def make(key: bytes, sources: Sequence[bytes], targets: Sequence[bytes]) -> Command:
