@@ -10,8 +10,8 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from .agent.protocol import Environment
+from .database.address import Address
 from .database.config import NodeConfig
-from .database.environment import Address
 from .entities import Ensemble, Entity, Model, Orchestrator
 from .generate import Layouts, Source, Unit
 from .launchers.base import Capabilities

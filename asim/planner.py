@@ -14,7 +14,7 @@ from types import MappingProxyType
 from typing import Any
 
 from .agent.protocol import Environment
-from .database.environment import Address
+from .database.address import Address
 from .database.planning import beside_database, check_colocated, plan_databases
 from .entities import Ensemble, Entity, Model, Orchestrator
 from .errors import ConfigError, EntityExistsError, MissingFileError, UnsupportedError, allowed

@@ -20,7 +20,7 @@ from typing import Any, Self
 
 import redis
 
-from asim.engine import build
+from asim.engine import build, installed
 
 READY_WITHIN = 15.0
 """Seconds until a server must answer."""
@@ -47,7 +47,7 @@ def fresh_module() -> Path:
         not compiled.exists() or compiled.stat().st_mtime < max(path.stat().st_mtime for path in sources)
     ):
         build.build()
-    return build.require_module()
+    return Path(installed.require_module())
 
 
 def version(path: str) -> str:

@@ -25,8 +25,8 @@ from typing import Any, NoReturn
 
 from ..config import Config
 from ..errors import AsimError
+from .address import Address, address_variables
 from .config import NodeConfig, report_of
-from .environment import Address, address_variables
 from .node import is_locked
 
 USAGE = "usage: python -m asim.database.colocated CONFIG -- PROGRAM [ARGUMENT ...]"

@@ -22,7 +22,7 @@ from dataclasses import replace
 from typing import Any
 
 from ..config import Config
-from ..engine.build import require_module
+from ..engine.installed import require_module
 from ..errors import AsimError
 from .config import ADMIN, NodeConfig, nodes_conf, redis_conf
 from .security import rules
@@ -56,7 +56,7 @@ class Node:
         program = find_server(Config.from_env().environ)
         if program is None:
             raise AsimError(INSTALL)
-        config = self.config = replace(config, module=config.module or str(require_module()))
+        config = self.config = replace(config, module=config.module or require_module())
         self._prepare_home()
         addresses = addresses_of(config.interfaces)
         self.ip = addresses[0]

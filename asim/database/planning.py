@@ -10,8 +10,9 @@ from ..entities import Model, Orchestrator
 from ..entities.colocation import ColocatedDB
 from ..errors import ConfigError, EntityExistsError, UnsupportedError, allowed
 from ..plan import Context, DatabasePlan, JobSpec, LaunchPlan, Member
+from .address import Address, suffix
 from .config import NodeConfig, config_path, new_id
-from .environment import Address, application_environment, suffix
+from .environment import application_environment
 
 
 def plan_databases(context: Context, databases: Sequence[Orchestrator]) -> list[DatabasePlan]:

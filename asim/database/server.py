@@ -12,8 +12,8 @@ import anyio
 
 from ..client.client import Client
 from ..errors import ConfigError, DatabaseError, allowed
+from .address import Address
 from .config import ADMIN, SLOTS
-from .environment import Address
 
 ANSWER = 5.0
 """Seconds in which a shard that is well answers."""

@@ -67,22 +67,6 @@ def build(out: Path | None = None, *, sanitize: bool = False, flags: tuple[str, 
     return target
 
 
-def require_module() -> Path:
-    """The compiled module of this installation.
-
-    :raises asim.errors.MissingFileError: there is none.
-    """
-    from asim.errors import MissingFileError
-
-    path = module_file()
-    if not path.is_file():
-        raise MissingFileError(
-            f"{path} does not exist: this installation of asim has no compiled engine, because no C compiler was found"
-            f" when it was installed; {INSTALL}, then run `{sys.executable} -m asim.engine.build`"
-        )
-    return path
-
-
 def _temporary(target: Path) -> str:
     """A new empty file beside ``target``."""
     try:

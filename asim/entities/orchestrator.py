@@ -7,6 +7,7 @@ import re
 from collections.abc import Sequence
 from typing import Protocol
 
+from ..database.address import STANDARD
 from ..errors import ConfigError, ConfigTypeError, DatabaseError, UnsupportedError, allowed
 from ..policies import When
 from ..settings import BatchSettings
@@ -18,7 +19,6 @@ from .mlobjects import whole
 from .model import Model
 from .reserved import BATCH_ARGS, RUN_ARGS
 
-STANDARD = "orchestrator"
 _IDENTIFIER = re.compile(r"[A-Za-z0-9_.-]+")
 
 

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 import anyio
 from anyio import to_thread
 
+from ..database.address import Address
 from ..database.config import NodeConfig, checkpoint_path, config_path, report_of
-from ..database.environment import Address
 from ..database.server import RunningDatabase, Shard
 from ..entities import Orchestrator
 from ..errors import DatabaseError, EntityExistsError, MissingFileError, allowed

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from asim.engine import build
+from asim.engine import installed
 from asim.errors import AsimError
 
 from ..conftest import missing
@@ -19,7 +19,7 @@ def check() -> None:
     if shutil.which("redis-server") is None:
         missing("there is no redis-server in PATH")
     try:
-        build.require_module()
+        installed.require_module()
     except AsimError as error:
         missing(str(error))
 

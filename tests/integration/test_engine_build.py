@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from asim.engine import build
+from asim.engine import build, installed
 from asim.errors import MissingFileError
 
 from ..conftest import missing
@@ -87,11 +87,12 @@ def test_unwritable(tmp_path: Path) -> None:
 
 def test_missing_module(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """An installation without the compiled engine says so, and how to get it."""
-    monkeypatch.setattr(build, "SOURCES", tmp_path / "module")
+    monkeypatch.setattr(installed, "__file__", str(tmp_path / "installed.py"))
     with pytest.raises(MissingFileError, match=r"no compiled engine.*-m asim\.engine\.build"):
-        build.require_module()
+        installed.require_module()
     (tmp_path / "asim_engine.so").touch()
-    assert build.require_module() == tmp_path / "asim_engine.so"
+    assert installed.require_module() == str(tmp_path / "asim_engine.so")
+    monkeypatch.setattr(build, "SOURCES", tmp_path / "module")
     with pytest.raises(build.BuildError, match="lacks the engine's sources"):
         build.build()
 

@@ -7,8 +7,9 @@ from typing import Any
 import pytest
 
 from asim import Model, Orchestrator, RunSettings
+from asim.database.address import Address
 from asim.database.config import NodeConfig, new_id, nodes_conf, quoted, redis_conf, report_of, slot_ranges
-from asim.database.environment import Address, application_environment
+from asim.database.environment import application_environment
 from asim.database.security import rules
 from asim.errors import ConfigError, ConfigTypeError, DatabaseError, EntityExistsError, UnsupportedError
 from asim.members import databases
