@@ -45,7 +45,7 @@ class Databases:
         """
         from .client.client import Client
 
-        running = list(self._runtime().databases.running)
+        running = list(self._runtime().databases.usable)
         if database is None and len(running) != 1:
             shown = ", ".join(entity.name for entity in running) or "none"
             raise ConfigError(allowed("database", None, f"exactly one must be running, but there run: {shown}"))

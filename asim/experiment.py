@@ -290,8 +290,14 @@ class Experiment(Factories, Databases):
         return all(job.status.terminal for job in self._jobs([entity]))
 
     def get_status(self, *entities: Entity) -> list[JobState]:
-        """The states, in the order of the arguments; of an ensemble one per member. NEW: never started."""
-        return [job.status if job else JobState.NEW for job in self._jobs(entities, None)]
+        """The states, in the order of the arguments; of an ensemble one per member, of a database one per shard.
+
+        NEW: never started.
+        """
+        foreign = self._session.databases.foreign if self._session else frozenset()
+        models = [model for entity in entities for model in models_of(entity)]
+        absent = [JobState.RUNNING if getattr(model, "database", None) in foreign else JobState.NEW for model in models]
+        return [job.status if job else state for job, state in zip(self._jobs(entities, None), absent, strict=True)]
 
     async def wait(self, *entities: Entity, timeout: float | None = None) -> JobGroup:
         """Wait until these entities (none given: everything but databases) have ended.

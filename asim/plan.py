@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 from .agent.protocol import Environment
 from .database.address import Address
 from .database.config import NodeConfig
-from .entities import Ensemble, Entity, Model, Orchestrator
+from .entities import DBNode, Ensemble, Entity, Model, Orchestrator
 from .generate import Layouts, Source, Unit
 from .launchers.base import Capabilities
 from .policies import Retry, When
@@ -96,6 +96,11 @@ class JobSpec:
     @property
     def stderr(self) -> str:
         return f"{self.outputs}/{self.name}.err"
+
+    @property
+    def service(self) -> bool:
+        """Whether others need it while they run: then it counts for no limit, and nothing waits for its end."""
+        return isinstance(self.model, DBNode)
 
     @property
     def waits(self) -> tuple[tuple[Entity, When], ...]:

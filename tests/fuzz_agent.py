@@ -15,6 +15,8 @@ import time
 from pathlib import Path
 from typing import Any
 
+from asim.agent.protocol import VERSION
+
 AGENT = Path(__file__).parent.parent / "asim" / "agent"
 RUN = "import sys; sys.path.insert(0, sys.argv.pop(1)); from main import main; main(sys.argv[1:])"
 # no "/" and no "..": a broken path must not lead out of the directory of the test
@@ -46,15 +48,18 @@ def frame(message: object) -> bytes:
 
 def hello(place: str) -> list[Any]:
     """A good introduction."""
-    return ["hello", 1, {"run": "fuzz", "cap": 4, "grace": 0.2, "records": f"{place}/records", "on_eof": "stop"}]
+    return ["hello", VERSION, {"run": "fuzz", "cap": 4, "grace": 0.2, "records": f"{place}/records", "on_eof": "stop"}]
 
 
 def good_messages(place: str) -> list[list[Any]]:
     """Messages that an agent accepts."""
-    job = [1, 0, 0, place, f"{place}/o", f"{place}/e", None]
+    job = [1, 0, 0, place, f"{place}/o", f"{place}/e", None, False]
     return [
         ["spawn", {"argv": [["/bin/true"]], "env": [[["A", "b"], ["C", None]]], "jobs": [job, [2, *job[1:]]]}],
-        ["spawn", {"argv": [["/bin/sleep", "1"]], "env": [[]], "jobs": [[3, *job[1:6], 0.05], [4, *job[1:]]]}],
+        [
+            "spawn",
+            {"argv": [["/bin/sleep", "1"]], "env": [[]], "jobs": [[3, *job[1:6], 0.05, False], [4, *job[1:7], True]]},
+        ],
         [
             "files",
             1,

@@ -1,11 +1,11 @@
 """The agent: starts, watches and stops processes on one host, and writes files there, for a driver at the other end of a stream.
 
-A program of its own: one file, standard library only, Python 3.6 or later, so that it can be copied to any machine.
+A program of its own: standard library only, Python 3.6 or later, so that it can be copied to any machine.
 Frames, both ways: 4 bytes length (big endian), then one JSON array ``[verb, ...]`` in ASCII. Text is UTF-8 with
 surrogate escapes, so any byte that may stand in a path or an argument survives.
 
-from the driver   ["hello", version, {run, cap, grace, records, on_eof}]      first; cap null = no limit
-                  ["spawn", {argv: [[..]], env: [[[name, value|null]..]], jobs: [[key, argv#, env#, cwd, out, err, limit]..]}]
+from the driver   ["hello", version, {run, cap, grace, records, on_eof}]      first; cap null = no limit; "free" jobs do not count
+                  ["spawn", {argv: [[..]], env: [[[name, value|null]..]], jobs: [[key, argv#, env#, cwd, out, err, limit, free]..]}]
                   ["stop", [key..], grace]   ["files", id, [action..], last]   ["bye", [key..] | "all"]   what is not kept is stopped
 to the driver     ["ready", version, {pid, host, python}]   ["files", id, done, null | [errno, words, path, verb]]   ["fatal", words]
                   ["news", [row..]] with rows  [key, "start", time, pid]  [key, "error", time, words]
@@ -34,7 +34,7 @@ from processes import Job, adopt_orphans, explain, processes, rescue, send, stam
 from stream import ProtocolError, Records, Stream, dumps, duration, pack
 from text import attempt, raw
 
-VERSION = 1
+VERSION = 2
 SLICE = 0.005  # seconds of work between two looks at the stream and at exits
 PATIENCE = 0.01  # seconds that news may wait while there is more to start; an idle agent sends at once
 GIVE_UP = 5.0  # seconds after SIGKILL before an unkillable process (or a foreign zombie) is no longer waited for
@@ -52,7 +52,7 @@ class Agent:
         self.limits, self.news = [], []
         self.run, self.cap, self.grace, self.detach_on_eof, self.leaving = "", None, 5.0, False, False
         self.records = self.starved_since = None
-        self.retry_at, self.adopts, self.terminated = 0.0, True, False
+        self.retry_at, self.adopts, self.terminated, self.free = 0.0, True, False, 0
         self.environ, self.flushed = dict(os.environb), 0.0
         self.poller = select.poll()
         self.wake, wake = os.pipe()
@@ -129,7 +129,8 @@ class Agent:
         return max(0, int(min(min(due) - now, 3600.0) * 1000) + 1) if due else None
 
     def startable(self, now):
-        return self.queue and (self.cap is None or len(self.running) < self.cap) and now >= self.retry_at
+        room = self.cap is None or len(self.running) - self.free < self.cap
+        return self.queue and (room or self.queue[0].free) and now >= self.retry_at
 
     def work(self, until):
         while True:
@@ -190,7 +191,7 @@ class Agent:
     def on_spawn(self, batch):
         argvs = [attempt(lambda argv=argv: [raw(item) for item in argv]) for argv in batch["argv"]]
         envs = [attempt(lambda changes=changes: self.environment(changes)) for changes in batch["env"]]
-        for key, argv, env, cwd, out, err, limit in batch["jobs"]:
+        for key, argv, env, cwd, out, err, limit, free in batch["jobs"]:
             if type(key) is not int or key in self.jobs or not argvs[argv]:
                 raise ProtocolError("job %r: not a number, here already, or without argv" % (key,))
             limit = None if limit is None else duration(limit)
@@ -201,8 +202,8 @@ class Agent:
             if self.leaving:  # too late
                 self.news.append([key, "end", time.time(), None, "stop", None])
                 continue
-            job = self.jobs[key] = Job(key, argvs[argv], envs[env], raw(cwd), raw(out), raw(err), limit)
-            self.queue.append(job)
+            job = self.jobs[key] = Job(key, argvs[argv], envs[env], raw(cwd), raw(out), raw(err), limit, bool(free))
+            (self.queue.appendleft if free else self.queue.append)(job)
 
     def environment(self, changes):
         env = dict(self.environ)
@@ -277,7 +278,7 @@ class Agent:
             self.finish(job, [job.key, "error", time.time(), str(exc)])
         else:
             self.starved_since = None
-            self.running[job.pid] = job
+            self.running[job.pid], self.free = job, self.free + job.free
             self.news.append([job.key, "start", time.time(), job.pid])
             if job.limit is not None:
                 heapq.heappush(self.limits, (time.monotonic() + job.limit, job.key))
@@ -303,7 +304,7 @@ class Agent:
                 break
             job = self.running.pop(pid, None)
             if job:
-                self.retry_at = 0.0
+                self.retry_at, self.free = 0.0, self.free - job.free
                 self.ended(job, os.WEXITSTATUS(status) if os.WIFEXITED(status) else -os.WTERMSIG(status), usage)
         for job in [job for job in self.stopping.values() if job.pid not in self.running and self.gone(job)]:
             self.finish(job, job.end)
@@ -367,7 +368,7 @@ class Agent:
         found = strays([job for job in due if not job.killed], self.run)
         for job in due:
             if job.killed:  # unkillable, or zombies that a stranger does not reap
-                self.running.pop(job.pid, None)
+                self.free -= job.free if self.running.pop(job.pid, None) else 0
                 untold = job.key in self.jobs  # else only what it had left behind was being stopped
                 self.finish(job, (job.end or [job.key, "end", time.time(), None, job.why, None]) if untold else None)
             else:

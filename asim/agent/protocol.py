@@ -13,7 +13,7 @@ from typing import Any
 
 from ..errors import AgentError
 
-VERSION = 1
+VERSION = 2
 MAX_FRAME = 1 << 26
 
 FileAction = tuple[Any, ...]
@@ -27,7 +27,11 @@ Environment = tuple[tuple[str, str | None], ...]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ProcessSpec:
-    """One process to start: everything resolved. ``limit`` is the run time in seconds after which it is stopped."""
+    """One process to start: everything resolved.
+
+    :ivar limit: the run time in seconds after which it is stopped.
+    :ivar free: it does not count for the cap on processes, and never waits for others to end.
+    """
 
     key: int
     argv: tuple[str, ...]
@@ -36,6 +40,7 @@ class ProcessSpec:
     stdout: str
     stderr: str
     limit: float | None = None
+    free: bool = False
 
 
 _encode = json.JSONEncoder(separators=(",", ":")).encode
@@ -65,6 +70,7 @@ def spawn_frame(specs: Iterable[ProcessSpec]) -> bytes:
             spec.stdout,
             spec.stderr,
             spec.limit,
+            spec.free,
         )
         for spec in specs
     ]

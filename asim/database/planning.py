@@ -49,6 +49,7 @@ def _plan(context: Context, database: Orchestrator) -> DatabasePlan:
         node_ids=[new_id(context.token, shard) for shard in range(database.num_shards)] if database.is_cluster else [],
         options=dict(database.options),
         socket=database.unix_socket,
+        deadline=database.start_timeout,
         load_from=[os.path.join(context.cwd, path) for path in database.load_from],
     )
     return DatabasePlan(database=database, config=config, jobs=tuple(_jobs(context, database, directory)))

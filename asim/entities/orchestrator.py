@@ -12,6 +12,7 @@ from ..errors import ConfigError, ConfigTypeError, DatabaseError, UnsupportedErr
 from ..policies import When
 from ..settings import BatchSettings
 from ..settings._text import checked
+from ..units import Seconds, seconds
 from . import checks
 from .base import Entity
 from .colocation import Option, interfaces_of, options_of
@@ -72,6 +73,7 @@ class Orchestrator(Entity):
     :param load_from: RDB file(s) to start from, one per shard.
     :param unix_socket: also listen at this path (one shard only).
     :param module: another engine's file instead of asim's own.
+    :param start_timeout: seconds in which each server must answer; loading a large file takes time.
     :param kwargs: options of Redis, "_" standing for "-", e.g. ``maxmemory="1gb"``.
     :raises ConfigError: naming the field, the value, and what is allowed.
     :raises UnsupportedError: 2 nodes; a batch job with a launcher that has none.
@@ -79,7 +81,7 @@ class Orchestrator(Entity):
 
     __slots__ = (
         "_handle", "_shards", "batch_settings", "cpus", "engine", "interfaces", "launcher", "load_from", "module",
-        "options", "port", "requested_hosts", "run_settings", "single_cmd", "unix_socket",
+        "options", "port", "requested_hosts", "run_settings", "single_cmd", "start_timeout", "unix_socket",
     )  # fmt: skip
 
     def __init__(
@@ -105,6 +107,7 @@ class Orchestrator(Entity):
         load_from: str | os.PathLike[str] | Sequence[str | os.PathLike[str]] | None = None,
         unix_socket: str | None = None,
         module: str | os.PathLike[str] | None = None,
+        start_timeout: Seconds = 30,
         **kwargs: Option,
     ) -> None:
         if not _IDENTIFIER.fullmatch(checked("db_identifier", db_identifier)):
@@ -122,6 +125,7 @@ class Orchestrator(Entity):
         self.load_from = checks.files_of(self.name, load_from, nodes)
         self.unix_socket = checks.socket_of(self.name, unix_socket, nodes)
         self.module = "" if module is None else checked(f"{self.name}: module", os.fspath(module))
+        self.start_timeout = seconds(f"{self.name}: start_timeout", start_timeout) or 30.0
         self.cpus: int | None = None
         self.run_settings = checks.run_settings_of(self.name, launcher, run_command, alloc)
         given = {"nodes": nodes, "account": account, "time": time, "queue": queue}

@@ -99,6 +99,7 @@ class LocalLauncher:
                 stdout=spec.stdout,
                 stderr=spec.stderr,
                 limit=spec.timeout,
+                free=spec.service,
             )
             for key, spec in jobs
         )

@@ -62,11 +62,21 @@ class Deployments:
         self._files, self._submit, self._stop, self._spawn, self._announce = files, submit, stop, spawn, announce
         self.running: dict[Orchestrator, RunningDatabase] = {}
         self._foreign: set[Orchestrator] = set()
+        self._jobs: dict[Orchestrator, Sequence[Job]] = {}
+
+    @property
+    def usable(self) -> dict[Orchestrator, RunningDatabase]:
+        """Those of which no shard has ended."""
+        return {
+            orchestrator: database
+            for orchestrator, database in self.running.items()
+            if not any(job.status.terminal for job in self._jobs.get(orchestrator, ()))
+        }
 
     @property
     def addresses(self) -> list[Address]:
-        """How those that run are reached."""
-        return [database.address for database in self.running.values()]
+        """How they are reached."""
+        return [database.address for database in self.usable.values()]
 
     @property
     def foreign(self) -> set[Orchestrator]:
@@ -115,6 +125,7 @@ class Deployments:
         except BaseException:
             await database.aclose()
             raise
+        self._jobs[plan.database] = jobs
         self._up(plan.database, database)
         self._spawn(self._watch, plan.database, database, jobs)
 
@@ -190,7 +201,7 @@ class Deployments:
         if not data:
             raise MissingFileError(allowed("checkpoint", checkpoint, "no such file"))
         database = RunningDatabase.from_json(checkpoint, data)
-        if any(database.identifier == other.identifier for other in self.running.values()):
+        if any(database.identifier == other.identifier for other in self.usable.values()):
             what = "a database of this name is running in this experiment"
             raise EntityExistsError(allowed("db_identifier", database.identifier, what))
         ailments = await database.ailments()

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import anyio
 
-from ..entities import DBNode
 from ..errors import AgentError, JobFailed
 from ..launchers.base import JobStatus, Usage
 from ..plan import JobSpec
@@ -91,7 +90,7 @@ class Job:
     @property
     def is_database(self) -> bool:
         """Whether this is a shard of a database; such jobs are not waited for."""
-        return isinstance(self.spec.model, DBNode)
+        return self.spec.service
 
     @property
     def host(self) -> str:

@@ -1,4 +1,7 @@
-"""Docstrings as Markdown: roles become code, and "Cancellation:" paragraphs stand before the lists of fields."""
+"""Docstrings as Markdown: roles become code, and "Cancellation:" paragraphs stand before the lists of fields.
+
+The client's operations are written as generators and become methods; they are shown as these.
+"""
 
 from __future__ import annotations
 
@@ -35,3 +38,12 @@ class Docstrings(griffe.Extension):
         """Rewrite the docstring before it is parsed."""
         if obj.docstring is not None:
             obj.docstring.value = tidy(obj.docstring.value)
+
+    def on_function(self, *, func: griffe.Function, **_: Any) -> None:
+        """Show an operation of the client as the method that it becomes: without ``core``, returning ``T``, not ``Op[T]``."""
+        if not func.path.startswith("asim.client.operations."):
+            return
+        if func.parameters and func.parameters[0].name == "core":
+            del func.parameters["core"]
+        if isinstance(func.returns, griffe.ExprSubscript) and str(func.returns.left) == "Op":
+            func.returns = func.returns.slice

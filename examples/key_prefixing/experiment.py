@@ -38,7 +38,7 @@ async def main(programs: Path, python: str) -> str:
 
         await exp.stop(single_shard_db)
         logger.info(exp.summary())
-        return group["consumer"].stdout.read_text()
+        return str(group["consumer"].stdout.read_text())
 
 
 if __name__ == "__main__":

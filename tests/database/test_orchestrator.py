@@ -331,6 +331,7 @@ async def test_detach_and_reconnect(home: Path, nodes: int) -> None:
     async with Experiment("later") as exp:
         db = await exp.reconnect_orchestrator(checkpoint)
         assert await db.is_active() and db.num_shards == nodes
+        assert exp.get_status(db) == [JobState.RUNNING] * nodes
         await db.set_max_memory("1gb")
         group = await exp.start(sh(exp, "m", 'echo "$SSDB $SR_DB_TYPE"'))
         assert group["m"].stdout.read_text().split()[0] == ",".join(db.get_address())
@@ -420,3 +421,15 @@ async def test_a_scheduler_cannot_start_databases_yet(home: Path) -> None:
     with pytest.raises(UnsupportedError):
         await exp.start(db)
     await exp.aclose()
+
+
+async def test_databases_do_not_count_for_max_concurrent(home: Path) -> None:
+    """With one job at a time, a cluster of three still starts, and so do models, one after the other."""
+    async with Experiment("exp", max_concurrent=1) as exp:
+        with anyio.fail_after(DEADLINE):
+            await exp.start(sh(exp, "before", "sleep 0.2"), block=False)
+            db = exp.create_database(port=0, db_nodes=3)
+            group = await exp.start(db, sh(exp, "a", "echo $$ >> pids"), sh(exp, "b", "echo $$ >> pids"))
+        assert {job.status for job in group} == {JobState.COMPLETED}
+        first, second = sorted(group, key=lambda job: job.started_at or 0)
+        assert second.started_at >= first.ended_at

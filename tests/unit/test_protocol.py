@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import struct
+from dataclasses import replace
 from itertools import pairwise
 from typing import Any
 
@@ -131,16 +132,18 @@ def test_spawn() -> None:
     first, second = ("a", "b"), ("c",)
     env = (("A", "1"), ("B", None))
     verb, batch = decode(
-        spawn_frame([spec(1, first), spec(2, second, env), spec(3, first, env, limit=2.5), spec(4, tuple(first))])
+        spawn_frame(
+            [spec(1, first), spec(2, second, env), spec(3, first, env, limit=2.5), replace(spec(4, first), free=True)]
+        )
     )
     assert verb == "spawn"
     assert batch["argv"] == [["a", "b"], ["c"]]
     assert batch["env"] == [[], [["A", "1"], ["B", None]]]
     assert batch["jobs"] == [
-        [1, 0, 0, "/c", "/o1", "/e", None],
-        [2, 1, 1, "/c", "/o2", "/e", None],
-        [3, 0, 1, "/c", "/o3", "/e", 2.5],
-        [4, 0, 0, "/c", "/o4", "/e", None],
+        [1, 0, 0, "/c", "/o1", "/e", None, False],
+        [2, 1, 1, "/c", "/o2", "/e", None, False],
+        [3, 0, 1, "/c", "/o3", "/e", 2.5, False],
+        [4, 0, 0, "/c", "/o4", "/e", None, True],
     ]
 
 
