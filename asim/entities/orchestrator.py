@@ -154,14 +154,11 @@ class Orchestrator(Entity):
         return len(self._shards)
 
     @property
-    def entities(self) -> tuple[DBNode, ...]:
+    def models(self) -> tuple[DBNode, ...]:
         """The shards, as the jobs that they run in."""
         return self._shards
 
-    @property
-    def models(self) -> tuple[DBNode, ...]:
-        """The shards."""
-        return self._shards
+    entities = models
 
     @property
     def batch(self) -> bool:

@@ -16,7 +16,7 @@ import redis
 from anyio.abc import Process
 
 from asim import Experiment, JobState
-from asim.database.server_program import free_port
+from asim.database.server_program import can_listen, free_port
 from asim.errors import ConfigError, DatabaseError, EntityExistsError, MissingFileError, UnsupportedError
 from tests.integration.conftest import alive, marked, python, sh, until
 
@@ -79,6 +79,8 @@ async def test_several_databases(exp: Experiment) -> None:
 async def test_consecutive_ports(exp: Experiment) -> None:
     """A cluster at port p is at p, p+1, p+2."""
     port = free_port(["127.0.0.1"], cluster=True)
+    while not all(can_listen("127.0.0.1", port + more) for more in (0, 1, 2, 10_000, 10_001, 10_002)):
+        port += 3
     db = exp.create_database(port=port, db_nodes=3)
     with anyio.fail_after(DEADLINE):
         await exp.start(db)
