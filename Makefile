@@ -4,10 +4,11 @@ VENV   ?= .venv
 BIN     = $(VENV)/bin
 PIP     = $(BIN)/python -m pip --disable-pip-version-check -q
 
-.PHONY: help smartredis demo demo-mpi test test-all lint type docs bench coverage wheel clean
+.PHONY: help smartredis demo demo-mpi demo-database test test-all lint type docs bench bench-databases coverage wheel clean
 help:
 	@echo "make demo      a real parameter sweep of LAMMPS, from nothing; says where the results are"
 	@echo "make demo-mpi  the same with every member on 2 MPI ranks"
+	@echo "make demo-database  two producers and a consumer of tensors, with a database beside them"
 	@echo "make test      the fast test suite"
 	@echo "make test-all  every test, also the slow ones     make coverage  the coverage gate of the pure layers"
 	@echo "make smartredis  the real SmartRedis, which some tests compare with"
@@ -41,6 +42,7 @@ $(VENV)/.bench: $(VENV)/.made pyproject.toml
 
 # the real client, for the tests of compatibility: it needs an older numpy, and Python 3.11
 $(VENV)-smartredis/.made:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info >= (3, 12) and "SmartRedis needs Python 3.9 to 3.11; set PYTHON=...")'
 	$(PYTHON) -m venv $(VENV)-smartredis
 	$(VENV)-smartredis/bin/python -m pip --disable-pip-version-check -q install 'numpy<2' smartredis==0.6.1
 	touch $@
@@ -53,6 +55,9 @@ demo: $(VENV)/.demo
 demo-mpi: $(VENV)/.demo
 	$(BIN)/python examples/lammps_sweep/sweep.py --ranks 2
 
+demo-database: $(VENV)/.demo
+	$(BIN)/python examples/key_prefixing/experiment.py
+
 test: $(VENV)/.test
 	$(BIN)/python -m pytest -m "not slow"
 
@@ -60,7 +65,7 @@ test-all: $(VENV)/.test
 	$(BIN)/python -m pytest
 
 # the pure layers, by the tests that need no processes
-PURE = asim/errors.py,asim/status.py,asim/units.py,asim/config.py,asim/_lazy.py,asim/entities/*,asim/settings/*,asim/plan.py,asim/planner.py,asim/ordering.py,asim/preview.py,asim/generate.py,asim/templates.py,asim/strategies.py,asim/values.py,asim/tables.py,asim/policies.py,asim/log.py,asim/launchers/base.py,asim/agent/protocol.py
+PURE = asim/errors.py,asim/status.py,asim/units.py,asim/config.py,asim/_lazy.py,asim/entities/*,asim/settings/*,asim/plan.py,asim/planner.py,asim/ordering.py,asim/preview.py,asim/generate.py,asim/templates.py,asim/strategies.py,asim/values.py,asim/tables.py,asim/policies.py,asim/log.py,asim/launchers/base.py,asim/agent/protocol.py,asim/database/address.py,asim/database/config.py,asim/database/environment.py,asim/database/planning.py,asim/database/security.py,asim/client/codec.py,asim/client/keys.py,asim/client/dataset.py,asim/client/cluster.py,asim/client/options.py,asim/client/replies.py
 coverage: $(VENV)/.test
 	$(BIN)/python -m coverage run -m pytest -q tests/unit
 	$(BIN)/python -m coverage report --skip-covered --include '$(PURE)' --fail-under 95
@@ -68,7 +73,7 @@ coverage: $(VENV)/.test
 wheel: $(VENV)/.made
 	$(PIP) install build
 	rm -rf dist && $(BIN)/python -m build -q
-	$(BIN)/python -c 'import glob, zipfile; names = zipfile.ZipFile(glob.glob("dist/*.whl")[0]).namelist(); assert {"asim/py.typed", "asim/agent/main.py"} <= set(names), names'
+	$(BIN)/python -c 'import glob, zipfile; (path,) = glob.glob("dist/asim-*-py3-none-linux_*.whl"); names = zipfile.ZipFile(path).namelist(); assert {"asim/py.typed", "asim/agent/main.py", "asim/engine/asim_engine.so", "asim/engine/module/tensor.c"} <= set(names), names'
 
 lint: $(VENV)/.lint
 	$(BIN)/ruff check .
@@ -83,6 +88,10 @@ docs: $(VENV)/.docs
 
 bench: $(VENV)/.bench
 	$(BIN)/python benchmarks/ensembles.py
+
+bench-databases: $(VENV)/.bench
+	$(BIN)/python benchmarks/databases.py
+	$(BIN)/python benchmarks/tensors.py
 
 clean:
 	rm -rf $(VENV) $(VENV)-smartredis site build dist .mypy_cache .ruff_cache .hypothesis

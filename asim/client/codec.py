@@ -28,6 +28,8 @@ WIRE = {
 }  # fmt: skip
 """numpy's name of a type -> the wire's. SmartRedis cannot read BOOL."""
 NUMPY = {wire: np.dtype(name) for name, wire in WIRE.items()}
+_KIND = {dtype: wire for wire, dtype in NUMPY.items()}
+"""Asked before the names, which numpy puts together anew each time: a microsecond or two."""
 
 NEAREST = {
     "float16": "float32",
@@ -118,7 +120,7 @@ def from_array(data: Any, name: str) -> Tensor:
     """
     if type(data) is not np.ndarray:
         data = _as_array(data, name)
-    kind = WIRE.get(data.dtype.name)
+    kind = _KIND.get(data.dtype) or WIRE.get(data.dtype.name)
     if kind is None:
         return _strings(data, name)
     if data.size == 0:

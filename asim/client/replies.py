@@ -15,7 +15,8 @@ from hiredis import Reader
 
 from .codec import LARGE, Array, Tensor
 
-SCRATCH = 1 << 18
+SCRATCH = LARGE + (1 << 14)
+"""Holds the smallest string that lands in memory of its own, whole. More would only be copied from here to there."""
 MAX_HEADER = 1024
 
 _SHAPE = rb"(?::\d{1,19}\r\n)*"

@@ -14,6 +14,9 @@ from tests.chaos.conftest import anyio_backend as anyio_backend
 from tests.conftest import missing
 from tests.integration.conftest import exp as exp
 
+CLUSTER = pytest.param(3, marks=pytest.mark.slow)
+"""Three shards, where one shows the same in a third of the time."""
+
 
 @pytest.fixture(autouse=True)
 def needed() -> None:

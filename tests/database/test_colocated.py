@@ -122,6 +122,7 @@ async def test_stopping(exp: Experiment) -> None:
         await until(lambda: not alive(pid) and not places())
 
 
+@pytest.mark.slow
 async def test_members_have_a_database_each(exp: Experiment) -> None:
     """Three members at once, each with a database of its own at a free port."""
     ensemble = exp.create_ensemble(
@@ -168,6 +169,7 @@ async def test_a_database_that_cannot_start(exp: Experiment, how: dict[str, obje
     assert not Path("ran").exists() and not places()
 
 
+@pytest.mark.slow
 async def test_a_socket_in_use(exp: Experiment) -> None:
     """Redis would take away the socket of another server; asim refuses."""
     path = Path("s.sock").absolute()
@@ -218,6 +220,7 @@ async def test_all_ranks_share_one_database(exp: Experiment) -> None:
     assert len({Path(f"rank{rank}").read_text() for rank in range(4)}) == 1
 
 
+@pytest.mark.slow
 async def test_ranks_that_cannot_have_a_database(exp: Experiment) -> None:
     """When it cannot be started, no rank runs, and the job fails at once, not after a try per rank."""
     model = mpi_model(exp, "m", 4, "open('ran', 'w')")
@@ -227,6 +230,7 @@ async def test_ranks_that_cannot_have_a_database(exp: Experiment) -> None:
     assert group["m"].status is JobState.FAILED and not Path("ran").exists()
 
 
+@pytest.mark.slow
 async def test_retries_get_a_new_database(exp: Experiment) -> None:
     """An attempt does not find the keys of the one before."""
     code = PING + "sys.exit(0 if ask('INCR', 'n') == ':1' and os.path.exists('x') else open('x', 'w') and 1)"

@@ -16,7 +16,7 @@ from asim.runtime import deployment
 from tests.conftest import missing
 from tests.integration.conftest import alive, python, sh, until
 
-from .conftest import connect, node_pids, pids
+from .conftest import CLUSTER, connect, node_pids, pids
 
 pytestmark = pytest.mark.anyio
 DEADLINE = 30
@@ -37,7 +37,7 @@ async def event(stream: EventStream, name: str, words: str) -> JobState:
     raise AssertionError
 
 
-@pytest.mark.parametrize("nodes", [1, 3])
+@pytest.mark.parametrize("nodes", [1, CLUSTER])
 async def test_the_server_is_killed(exp: Experiment, nodes: int) -> None:
     """kill -9 of redis-server: its shard FAILED with the signal's name, the database is inactive, models go on."""
     db = exp.create_database(port=0, db_nodes=nodes)
@@ -68,6 +68,7 @@ async def test_the_node_is_killed(exp: Experiment) -> None:
     assert await db.is_active()
 
 
+@pytest.mark.slow
 async def test_the_node_is_killed_with_nobody_to_see(home: Path) -> None:
     """Without any agent, too, the kernel ends a server whose node was killed."""
     from asim.database.config import NodeConfig
@@ -89,7 +90,7 @@ async def test_the_node_is_killed_with_nobody_to_see(home: Path) -> None:
     await until(lambda: not alive(server))
 
 
-@pytest.mark.parametrize("nodes", [1, 3])
+@pytest.mark.parametrize("nodes", [1, CLUSTER])
 async def test_a_stopped_shard(exp: Experiment, nodes: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """SIGSTOP: an event says that the shard does not answer (it is RUNNING still); after SIGCONT, that it is well."""
     from asim.database import server
@@ -134,6 +135,7 @@ async def test_memory_full(exp: Experiment) -> None:
     assert await event(stream, "orchestrator_0", "is well again") is JobState.RUNNING
 
 
+@pytest.mark.slow
 async def test_eviction(exp: Experiment) -> None:
     """With an eviction policy tensors are evicted like any key, and writes go on."""
     db = exp.create_database(port=0, maxmemory="8mb", maxmemory_policy="allkeys-lru")
@@ -192,6 +194,7 @@ async def test_half_a_command(exp: Experiment) -> None:
             await exp.stop(db)
 
 
+@pytest.mark.slow
 async def test_two_thousand_idle_connections(exp: Experiment) -> None:
     """2,000 connections that do nothing are all accepted, and asim's own still gets through."""
     import resource
@@ -213,6 +216,7 @@ async def test_two_thousand_idle_connections(exp: Experiment) -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
+@pytest.mark.slow
 async def test_the_agent_is_killed(exp: Experiment) -> None:
     """kill -9 of the agent: databases end like every other job, and the next start gets new ones."""
     db = exp.create_database(port=0)

@@ -10,7 +10,7 @@ import redis
 from asim import Experiment
 from tests.integration.conftest import sh, until
 
-from .conftest import config, connect
+from .conftest import CLUSTER, config, connect
 
 pytestmark = pytest.mark.anyio
 
@@ -37,7 +37,7 @@ REFUSED = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize("nodes", [1, 3])
+@pytest.mark.parametrize("nodes", [1, CLUSTER])
 async def test_everything_dangerous_is_refused(exp: Experiment, nodes: int) -> None:
     """Whoever connects without credentials gets NOPERM for each of these, or an error of an unknown command; never OK."""
     db = exp.create_database(port=0, db_nodes=nodes)
@@ -65,6 +65,7 @@ async def test_everything_dangerous_is_refused(exp: Experiment, nodes: int) -> N
     assert await db.is_active()
 
 
+@pytest.mark.slow
 async def test_nothing_changed(exp: Experiment) -> None:
     """After all attempts the paths, the listening addresses and the rules are what they were."""
     db = exp.create_database(port=0)
@@ -79,6 +80,7 @@ async def test_nothing_changed(exp: Experiment) -> None:
     assert await db._handle.clients[0].execute("ACL", "GETUSER", "default") == rules
 
 
+@pytest.mark.slow
 async def test_a_guessed_password(exp: Experiment) -> None:
     """The administrator's password is random, and no guess of the usual ones is it."""
     db = exp.create_database(port=0)

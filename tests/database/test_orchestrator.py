@@ -20,7 +20,7 @@ from asim.database.server_program import can_listen, free_port
 from asim.errors import ConfigError, DatabaseError, EntityExistsError, MissingFileError, UnsupportedError
 from tests.integration.conftest import alive, marked, python, sh, until
 
-from .conftest import config, connect, pids
+from .conftest import CLUSTER, config, connect, pids
 
 pytestmark = pytest.mark.anyio
 DEADLINE = 30
@@ -76,6 +76,7 @@ async def test_several_databases(exp: Experiment) -> None:
     assert "m" in exp.summary() and "DBNode" in exp.summary()
 
 
+@pytest.mark.slow
 async def test_consecutive_ports(exp: Experiment) -> None:
     """A cluster at port p is at p, p+1, p+2."""
     port = free_port(["127.0.0.1"], cluster=True)
@@ -178,7 +179,7 @@ async def test_a_model_starts_when_the_database_is_ready(exp: Experiment) -> Non
 # -- errors
 
 
-@pytest.mark.parametrize("nodes", [1, 3])
+@pytest.mark.parametrize("nodes", [1, CLUSTER])
 async def test_a_port_in_use(exp: Experiment, nodes: int) -> None:
     """A taken port is refused with the name of its owner, and nothing is left running."""
     with socket.socket() as other:
@@ -222,6 +223,7 @@ async def test_an_option_that_redis_refuses(exp: Experiment) -> None:
         await exp.start(exp.create_database(port=0, nonsense_option="1"))
 
 
+@pytest.mark.slow
 async def test_one_of_two_fails(exp: Experiment) -> None:
     """When one database of a start fails, the other is stopped again, and no model is started."""
     good, bad = exp.create_database(port=0), exp.create_database(port=0, db_identifier="bad", nonsense="1")
@@ -240,6 +242,7 @@ async def test_the_same_name_twice(exp: Experiment) -> None:
         await exp.start(exp.create_database(port=0))
 
 
+@pytest.mark.slow
 async def test_the_directory_of_a_running_database(home: Path) -> None:
     """Another experiment cannot start a database in the directory of one that runs."""
     async with Experiment("a") as first, Experiment("b") as second:
@@ -324,7 +327,7 @@ async def driver(on_exit: str, nodes: int = 1) -> AsyncIterator[tuple[Path, list
             yield Path(path), [int(number) for number in numbers], process
 
 
-@pytest.mark.parametrize("nodes", [1, 3])
+@pytest.mark.parametrize("nodes", [1, CLUSTER])
 async def test_detach_and_reconnect(home: Path, nodes: int) -> None:
     """A database left running on purpose is found again by its checkpoint, used, and stopped; then it is refused."""
     async with driver("detach", nodes) as (checkpoint, servers, process):
@@ -346,6 +349,7 @@ async def test_detach_and_reconnect(home: Path, nodes: int) -> None:
             await exp.reconnect_orchestrator(checkpoint)
 
 
+@pytest.mark.slow
 async def test_a_reconnected_database_survives_the_experiment(home: Path) -> None:
     """An experiment does not end a database that it did not start."""
     async with driver("detach") as (checkpoint, (server,), process):
@@ -380,6 +384,7 @@ async def test_checkpoints_that_are_none(exp: Experiment) -> None:
             await exp.reconnect_orchestrator("c.json")
 
 
+@pytest.mark.slow
 async def test_the_driver_is_killed(home: Path) -> None:
     """After kill -9 of the driver, its database ends."""
     async with driver("stop", 3) as (_, servers, process):

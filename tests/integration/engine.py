@@ -49,8 +49,9 @@ def starter(label: str, base: Path) -> Callable[..., RedisServer]:
 
 
 SLOW = [pytest.mark.slow]
-PARAMS = [pytest.param(label, marks=SLOW if label.startswith("valkey") else []) for label in LABELS]
-"""Two versions of Redis in the fast suite, Valkey in the slow one."""
+NEWEST = next((label for label in reversed(LABELS) if label.startswith("redis")), LABELS[0])
+PARAMS = [pytest.param(label, marks=[] if label == NEWEST else SLOW) for label in LABELS]
+"""The newest Redis in the fast suite, all others in the slow one."""
 
 
 @pytest.fixture(scope="module", params=PARAMS)

@@ -23,6 +23,7 @@ from asim import (
     MissingFileError,
     SyncClient,
 )
+from tests.chaos.conftest import anyio_backend as anyio_backend
 
 from .databases import address as address
 from .databases import server as server

@@ -14,6 +14,7 @@ import redis
 
 from asim import Client, DatabaseError, DataSet, SyncClient
 from asim.client.keys import slot_of
+from tests.chaos.conftest import anyio_backend as anyio_backend
 
 from ..servers import RedisCluster, RedisServer, until
 from .databases import cluster as cluster

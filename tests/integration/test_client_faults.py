@@ -19,6 +19,7 @@ import numpy as np
 import pytest
 
 from asim import Client, DatabaseConnectionError, DatabaseError, DatabaseTimeout, DataSet, SyncClient
+from tests.chaos.conftest import anyio_backend as anyio_backend
 
 from ..servers import RedisServer
 from .databases import address as address

@@ -32,7 +32,10 @@ class Pair(NamedTuple):
     cluster: bool
 
 
-@pytest.fixture(scope="module", params=["tcp", "uds", "cluster"])
+SLOW = pytest.mark.slow
+
+
+@pytest.fixture(scope="module", params=["tcp", pytest.param("uds", marks=SLOW), pytest.param("cluster", marks=SLOW)])
 def database(request: pytest.FixtureRequest) -> Iterator[RedisServer | RedisCluster]:
     """What to connect to."""
     check()

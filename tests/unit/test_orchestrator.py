@@ -339,3 +339,96 @@ def test_wrong_types_at_the_edge() -> None:
         Orchestrator(db_identifier=3)  # type: ignore[arg-type]
     with pytest.raises(ConfigTypeError):
         Orchestrator(interface=["lo", 3])  # type: ignore[list-item]
+
+
+class Handle:
+    """A running database that writes down what it is asked."""
+
+    def __init__(self) -> None:
+        self.addresses, self.hosts, self.checkpoint = ["h:1"], ["h"], "/c.json"
+        self.asked: list[tuple[str, str]] = []
+
+    async def alive(self) -> bool:
+        return True
+
+    async def configure(self, name: str, value: str) -> None:
+        self.asked.append((name, value))
+
+    async def remove_stale_files(self) -> None:
+        self.asked.append(("remove", ""))
+
+
+def finish(work: Any) -> Any:
+    """The result of a coroutine that waits for nothing."""
+    try:
+        work.send(None)
+    except StopIteration as end:
+        return end.value
+    raise AssertionError
+
+
+def test_setters_of_a_running_database() -> None:
+    """Each setter is one CONFIG SET in Redis' words; the address is what the handle says."""
+    database, handle = Orchestrator(), Handle()
+    database._handle = handle
+    for work in (
+        database.enable_checkpoints(60), database.set_max_memory("3gb"), database.set_eviction_strategy("allkeys-lru"),
+        database.set_max_clients(), database.set_max_message_size(), database.set_db_conf("hz", 20), database.remove_stale_files(),
+    ):  # fmt: skip
+        finish(work)
+    assert handle.asked == [
+        ("save", "60 1"), ("maxmemory", "3gb"), ("maxmemory-policy", "allkeys-lru"), ("maxclients", "50000"),
+        ("proto-max-bulk-len", "1073741824"), ("hz", "20"), ("remove", ""),
+    ]  # fmt: skip
+    assert (database.get_address(), database.hosts, database.checkpoint_file) == (["h:1"], ["h"], "/c.json")
+    assert finish(database.is_active())
+
+
+@pytest.mark.parametrize(("key", "value"), [(3, "x"), ("save", True), ("save", None), ("save", b"x")])
+def test_settings_of_a_wrong_type(key: Any, value: Any) -> None:
+    """Names and values that Redis could not take are refused before anything is sent."""
+    database, handle = Orchestrator(), Handle()
+    database._handle = handle
+    with pytest.raises(ConfigTypeError):
+        finish(database.set_db_conf(key, value))
+    assert handle.asked == []
+
+
+def test_what_is_not_running_cannot_be_set() -> None:
+    """A setter of a database that does not run raises; asking whether it is active does not."""
+    with pytest.raises(DatabaseError, match="is not running"):
+        finish(Orchestrator().set_max_memory(1))
+    assert finish(Orchestrator().is_active()) is False
+
+
+def test_preview_shows_databases() -> None:
+    """Text and JSON tell where a database will be, what it is told, and how its shards are run."""
+    from asim.preview import as_dict, as_text
+
+    plan = planned(Orchestrator(port=0, save="1 1", load_from="/data.rdb"), path="/exp", python="/py")
+    text = as_text(plan, "info", "plain_text")
+    assert "Database orchestrator\n  in        /exp/orchestrator\n  listens   on lo\n" in text
+    assert "  option    save 1 1\n" in text and "  loads     /data.rdb\n" in text
+    assert "shard     orchestrator_0, port any free one: /py -P -m asim.database.node" in text
+    assert as_dict(plan)["databases"][0]["shards"][0]["stdout"] == "/exp/orchestrator/orchestrator_0.out"
+
+
+def test_applications_are_told_in_the_plan() -> None:
+    """Only jobs whose environment changes get a new one."""
+    from asim.database.planning import tell_applications
+
+    plan = planned(model("a"))
+    before = plan.jobs[0]
+    tell_applications(plan, [])
+    assert plan.jobs[0] is before
+    tell_applications(plan, [Address(identifier="orchestrator", hosts=("h:1",))])
+    assert dict(plan.jobs[0].env)["SSDB"] == "h:1"
+
+
+def test_no_database_without_a_launcher_for_it() -> None:
+    """A launcher that starts models but not databases says so."""
+    from asim.launchers.base import Capabilities
+
+    other = Capabilities(launcher="slurm", batch=True, starts=True)
+    with pytest.raises(UnsupportedError, match="this launcher cannot start databases"):
+        planned(Orchestrator(launcher="slurm", run_command="srun"), capabilities=other)
