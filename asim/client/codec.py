@@ -74,6 +74,9 @@ class Command(NamedTuple):
         key = "" if self.key is None else self.key.decode(errors="backslashreplace")
         return f"{self.verb} {key}"[:200].rstrip()
 
+    def __str__(self) -> str:
+        return self.text
+
 
 def command(
     verb: str, key: bytes | None, *args: Arg, again: bool = True, alone: bool = False, address: str | None = None
@@ -151,10 +154,10 @@ def _strings(data: Array, name: str) -> Tensor:
     return Tensor(b"STRING", data.shape, b"".join(word.encode() + b"\0" for word in words))
 
 
-def to_array(tensor: Tensor, command: str) -> Array:
+def to_array(tensor: Tensor, asked: Command | str) -> Array:
     """A received tensor as a writable array that uses the received memory.
 
-    :param command: what was asked, for errors.
+    :param asked: for errors; put into words only then.
     :raises DatabaseError: the data do not fit to the type and the shape.
     """
     kind, shape, data = tensor
@@ -167,7 +170,7 @@ def to_array(tensor: Tensor, command: str) -> Array:
         return np.frombuffer(data, dtype).reshape(shape)
     except ValueError as exc:
         raise DatabaseError(
-            f"{command}: a {kind!r} tensor of shape {shape} that makes no sense: {exc}", command
+            f"{asked}: a {kind!r} tensor of shape {shape} that makes no sense: {exc}", str(asked)
         ) from exc
 
 
@@ -179,7 +182,7 @@ def _text_array(tensor: Tensor) -> Array:
     return np.array(words, dtype=np.str_).reshape(tensor.shape)
 
 
-def to_tensor(reply: Any, command: str) -> Tensor:
+def to_tensor(reply: Any, asked: Command | str) -> Tensor:
     """A reply to ``AI.TENSORGET key META BLOB``, landed or as a plain array of six, as a tensor.
 
     :raises DatabaseError: it is something else.
@@ -190,7 +193,7 @@ def to_tensor(reply: Any, command: str) -> Tensor:
         _, kind, _, shape, _, data = reply
         return Tensor(kind.upper(), tuple(map(int, shape)), data)
     except (TypeError, ValueError, AttributeError) as exc:
-        raise DatabaseError(f"{command}: the reply is no tensor: {reply!r:.100}", command) from exc
+        raise DatabaseError(f"{asked}: the reply is no tensor: {reply!r:.100}", str(asked)) from exc
 
 
 def size_of(shape: Sequence[int], kind: bytes) -> int | None:

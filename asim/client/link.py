@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Sequence
-from itertools import islice
+from struct import Struct
 from time import monotonic
 from typing import Any
 
@@ -15,6 +15,8 @@ from .servers import greetings, refused
 from .steps import Lost
 
 VECTOR = 64
+TIMEVAL = Struct("ll")
+"""Seconds and microseconds, as the kernel wants them."""
 
 
 class Link:
@@ -24,9 +26,11 @@ class Link:
     """
 
     def __init__(self, sock: socket.socket) -> None:
+        sock.settimeout(None)
         self._sock = sock
         self._reader = ReplyReader()
         self._expires = 0.0
+        self._limit = 0.0
         self.closed = False
 
     def close(self) -> None:
@@ -40,12 +44,8 @@ class Link:
         :raises Lost: the connection broke.
         """
         self._expires = monotonic() + patience
-        parts = [part for command in commands for part in command.parts]
         try:
-            if len(parts) == 1:
-                self._send(parts[0])
-            else:
-                self._send_all(parts)
+            self._send([part for command in commands for part in command.parts])
         except BaseException as exc:  # noqa: BLE001  (also after Ctrl-C nobody may read what is left)
             raise self._lost(exc) from None
 
@@ -57,7 +57,7 @@ class Link:
         replies: list[Any] = []
         try:
             while len(replies) < count:
-                self._sock.settimeout(self._left())
+                self._set_limit()
                 size = self._sock.recv_into(self._reader.get_buffer())
                 if not size:
                     raise ConnectionResetError("the server closed the connection")
@@ -66,36 +66,42 @@ class Link:
             raise self._lost(exc) from None
         return replies
 
-    def _send(self, part: Buffer) -> None:
-        self._sock.settimeout(self._left())
-        self._sock.sendall(part)
-
-    def _send_all(self, parts: Sequence[Buffer]) -> None:
+    def _send(self, parts: list[Buffer]) -> None:
         """Several parts in few system calls."""
-        rest = [memoryview(part) for part in parts]
-        while rest:
-            self._sock.settimeout(self._left())
-            taken = self._sock.sendmsg(list(islice(rest, VECTOR)))
+        while parts:
+            self._set_limit()
+            taken = self._sock.send(parts[0]) if len(parts) == 1 else self._sock.sendmsg(parts[:VECTOR])
             done = 0
-            while done < len(rest) and taken >= len(rest[done]):
-                taken -= len(rest[done])
+            while done < len(parts) and taken >= len(parts[done]):
+                taken -= len(parts[done])
                 done += 1
-            del rest[:done]
+            del parts[:done]
             if taken:
-                rest[0] = rest[0][taken:]
+                parts[0] = memoryview(parts[0])[taken:]
 
-    def _left(self) -> float:
+    def _set_limit(self) -> None:
+        """Have the next call of the socket end with BlockingIOError in time, or a little later.
+
+        The kernel counts, not Python, whose timeouts cost two more system calls each; and the kernel is told again only
+        when what it knows is wrong by more than a tenth.
+
+        :raises TimeoutError: the time is over.
+        """
         left = self._expires - monotonic()
         if left <= 0:
-            raise TimeoutError("no reply in time")
-        return left
+            raise TimeoutError
+        if not left <= self._limit <= left * 1.1:
+            self._limit = left * 1.05
+            limit = TIMEVAL.pack(*divmod(int(self._limit * 1e6) + 1, 1_000_000))
+            self._sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, limit)
+            self._sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, limit)
 
     def _lost(self, exc: BaseException) -> BaseException:
         """Close, and say why; what is no error of the connection (Ctrl-C) goes on as it is."""
         self.close()
         if not isinstance(exc, Exception):
             return exc
-        late = isinstance(exc, TimeoutError)
+        late = isinstance(exc, (TimeoutError, BlockingIOError))
         return Lost("no reply in time" if late else str(exc) or repr(exc), sent=True, late=late)
 
 

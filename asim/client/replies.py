@@ -79,6 +79,8 @@ class ReplyReader:
         """How many bytes of the line end after a landed blob are still to come."""
         self._missing: memoryview | None = None
         self._landing: tuple[tuple[bytes, tuple[int, ...]] | None, Array] | None = None
+        self._known: tuple[bytes, tuple[bytes, tuple[int, ...]], int] = (b"no header", (b"", ()), 0)
+        """The last tensor's header and what it says: who fetches tensors mostly fetches others of the same shape."""
         self._reader = Reader(replyError=ErrorReply, errors="surrogateescape", notEnoughData=_MORE)  # type: ignore[arg-type]
 
     @property
@@ -155,10 +157,14 @@ class ReplyReader:
             if bulk is None or int(bulk[1]) < LARGE:
                 return 0
             return self._land(None, int(bulk[1]), bulk.end(), replies)
+        text, what, size = self._known
+        if self._scratch.startswith(text, position, self._end):
+            return self._land(what, size, position + len(text), replies)
         header = _HEADER.match(self._scratch, position, self._end)
         if header is not None:
-            shape = tuple(map(int, header[2].replace(b":", b"").split()))
-            return self._land((bytes(header[1]), shape), int(header[3]), header.end(), replies)
+            what = bytes(header[1]), tuple(map(int, header[2].replace(b":", b"").split()))
+            self._known = bytes(header[0]), what, int(header[3])
+            return self._land(what, int(header[3]), header.end(), replies)
         begun = self._end - position < MAX_HEADER and _HEADER_BEGUN.fullmatch(self._scratch, position, self._end)
         return -1 if begun else 0
 

@@ -34,7 +34,8 @@ class Server:
 
         Cancellation: replies that still come are dropped; what was not sent is taken back.
         """
-        alone = any(one.alone for one in exchange.commands)
+        commands = exchange.commands
+        alone = commands[0].alone if len(commands) == 1 else any(one.alone for one in commands)
         wire = None if alone else self._free()
         if wire is None:
             try:
@@ -43,7 +44,7 @@ class Server:
                 return lost
         if alone:
             return await self._run(wire, exchange)
-        request = wire.request(exchange.commands, exchange.patience)
+        request = wire.request(commands, exchange.patience)
         try:
             return await request.future
         except asyncio.CancelledError:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import socket
 import sys
@@ -15,6 +16,7 @@ import pytest
 import redis
 from anyio.abc import Process
 
+import asim
 from asim import Experiment, JobState
 from asim.database.server_program import can_listen, free_port
 from asim.errors import ConfigError, DatabaseError, EntityExistsError, MissingFileError, UnsupportedError
@@ -207,6 +209,16 @@ async def test_no_server(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ASIM_REDIS_SERVER", "/nonexistent")
     async with Experiment("exp") as exp:
         with pytest.raises(DatabaseError, match=r"ASIM_REDIS_SERVER.*PATH.*pip install 'asim\[database\]'"):
+            await exp.start(exp.create_database(port=0))
+
+
+async def test_no_engine(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In an installation without the compiled engine the error says what to install and what to run."""
+    package = Path(asim.__file__).parent
+    shutil.copytree(package, home / "site/asim", ignore=shutil.ignore_patterns("*.so", "__pycache__"))
+    monkeypatch.setenv("PYTHONPATH", str(home / "site"))
+    async with Experiment("exp") as exp:
+        with pytest.raises(DatabaseError, match=r"no compiled engine.*install one \(Debian.* -m asim\.engine\.build"):
             await exp.start(exp.create_database(port=0))
 
 

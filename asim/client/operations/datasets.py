@@ -143,4 +143,4 @@ def fetch_tensors(wanted: Sequence[tuple[bytes, str]]) -> Op[list[Tensor]]:
     """Tensors of datasets, in one round trip."""
     commands = [get(part(base, name)) for base, name in wanted]
     replies: list[Any] = yield commands
-    return [to_tensor(reply, one.text) for one, reply in zip(commands, replies, strict=True)]
+    return [to_tensor(reply, one) for one, reply in zip(commands, replies, strict=True)]

@@ -148,7 +148,7 @@ def _transfer(sources: Sequence[bytes], targets: Sequence[bytes]) -> Op[None]:
     """Copy tensors between shards, all at the same time."""
     fetches = [get(source) for source in sources]
     replies: list[Any] = yield fetches
-    tensors = [to_tensor(reply, one.text) for one, reply in zip(fetches, replies, strict=True)]
+    tensors = [to_tensor(reply, one) for one, reply in zip(fetches, replies, strict=True)]
     yield [put(target, tensor) for target, tensor in zip(targets, tensors, strict=True)]
 
 

@@ -50,7 +50,7 @@ def get_tensor(core: Core, name: str) -> Op[Array]:
     Cancellation: the reply is thrown away when it comes.
     """
     fetch = get(core.prefixes.get(name, core.prefixes.tensors))
-    return to_array(to_tensor((yield fetch), fetch.text), fetch.text)
+    return to_array(to_tensor((yield fetch), fetch), fetch)
 
 
 def delete_tensor(core: Core, name: str) -> Op[None]:
@@ -112,7 +112,7 @@ def key_exists(core: Core, key: str) -> Op[bool]:
 def _copy(source: bytes, target: bytes) -> Op[None]:
     """One key to another; the elements stay as they were received."""
     fetch = get(source)
-    yield put(target, to_tensor((yield fetch), fetch.text))
+    yield put(target, to_tensor((yield fetch), fetch))
 
 
 def _checked(name: str) -> str:
