@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal, Self, overload
 
 from .config import Config
 from .databases import Databases
-from .entities import Ensemble, Entity, Orchestrator, models_of
+from .entities import DBNode, Ensemble, Entity, Orchestrator, models_of
 from .entities.names import check_name
 from .errors import AsimError, ConfigError, ConfigTypeError, allowed
 from .factories import Factories, capabilities_of
@@ -294,9 +294,11 @@ class Experiment(Factories, Databases):
 
         NEW: never started.
         """
-        foreign = self._session.databases.foreign if self._session else frozenset()
+        foreign = self._session.databases.foreign if self._session else {}
         models = [model for entity in entities for model in models_of(entity)]
-        absent = [JobState.RUNNING if getattr(model, "database", None) in foreign else JobState.NEW for model in models]
+        absent = [
+            foreign.get(one.database, JobState.NEW) if isinstance(one, DBNode) else JobState.NEW for one in models
+        ]
         return [job.status if job else state for job, state in zip(self._jobs(entities, None), absent, strict=True)]
 
     async def wait(self, *entities: Entity, timeout: float | None = None) -> JobGroup:

@@ -202,6 +202,10 @@ class Factories:
         :param path: default ``<experiment>/<db_identifier>``.
         :param kwargs: the other arguments of :class:`~asim.Orchestrator`, and options of Redis.
         """
+        if kwargs.get("launcher", self.launcher) != self.launcher:
+            what = f"a database is started by its experiment's own launcher, which is {self.launcher}"
+            raise ConfigError(allowed("launcher", kwargs["launcher"], what))
+        kwargs.pop("launcher", None)
         return Orchestrator(
             path,
             port,

@@ -139,11 +139,12 @@ class LaunchPlan:
     batches: list[BatchPlan] = field(default_factory=list)
     databases: list[DatabasePlan] = field(default_factory=list)
     files: dict[str, str] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
 
     @property
     def warnings(self) -> Sequence[str]:
         """What the user should know, once per file or template."""
-        return self.layouts.warnings
+        return [*self.layouts.warnings, *self.notes]
 
     @property
     def directories(self) -> list[str]:

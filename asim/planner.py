@@ -15,7 +15,14 @@ from typing import Any
 
 from .agent.protocol import Environment
 from .database.address import Address
-from .database.planning import beside_database, check_colocated, plan_databases
+from .database.planning import (
+    beside_database,
+    check_colocated,
+    check_files,
+    database_files,
+    engine_notes,
+    plan_databases,
+)
 from .entities import Ensemble, Entity, Model, Orchestrator
 from .errors import ConfigError, EntityExistsError, MissingFileError, UnsupportedError, allowed
 from .generate import Layouts, Unit
@@ -32,14 +39,16 @@ SLICE = 256
 # -- what must be looked up
 
 
-def needs(context: Context, found: Sequence[Member], units: Sequence[Unit]) -> Needs:
+def needs(
+    context: Context, found: Sequence[Member], units: Sequence[Unit], databases: Sequence[Orchestrator] = ()
+) -> Needs:
     """What planning will ask of the world.
 
     :param found: members that will be started.
     :param units: directories that will be made.
     """
     programs: set[str] = set()
-    sources: dict[str, bool] = {}
+    sources = dict.fromkeys((path for one in databases for _, path in database_files(context, one)), False)
     seen: set[int] = set()
     for model, _ in found:
         settings = model.settings_view
@@ -136,6 +145,9 @@ class Planner:
     ) -> Iterator[None]:
         """Plan the jobs of these members and databases; yields between slices."""
         self._check(found, batches, databases)
+        self.plan.notes += engine_notes(found, databases)
+        if self._context.capabilities.local_programs:
+            check_files(self._context, databases, self._facts.sources)
         self.plan.databases += plan_databases(self._context, databases)
         for index, (model, ensemble) in enumerate(found):
             in_batch = model in batches or ensemble in batches

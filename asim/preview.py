@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from itertools import groupby
 from typing import Any, Literal
 
+from .database.address import suffix
 from .errors import ConfigError, allowed
 from .generate import Layout
 from .plan import DatabasePlan, JobSpec, LaunchPlan
@@ -70,6 +71,14 @@ def _database(plan: DatabasePlan) -> dict[str, Any]:
     }
 
 
+def _colocated(job: JobSpec) -> dict[str, Any] | None:
+    beside = job.model.colocated_db
+    if beside is None:
+        return None
+    where = {"unix_socket": beside.unix_socket} if beside.kind == "uds" else {"port": beside.port}
+    return {"db_identifier": beside.db_identifier, **where, "options": dict(beside.options)}
+
+
 def _files(plan: LaunchPlan) -> dict[str, list[dict[str, str]]]:
     found: dict[str, list[dict[str, str]]] = {}
     for unit in plan.units:
@@ -95,6 +104,7 @@ def _job(job: JobSpec, files: list[dict[str, str]]) -> dict[str, Any]:
         "stdout": job.stdout,
         "stderr": job.stderr,
         "params": {name: render(value) for name, value in job.model.params.items()},
+        "colocated": _colocated(job),
         "timeout_s": job.timeout,
         "retries": job.retries.times if job.retries else 0,
         "after": [{"name": entity.name, "when": when} for entity, when in job.waits],
@@ -136,6 +146,8 @@ def _database_lines(database: dict[str, Any]) -> Iterator[str]:
     yield f"Database {database['name']}"
     yield f"  in        {database['path']}"
     yield f"  listens   on {', '.join(database['interfaces'])}"
+    if database["unix_socket"]:
+        yield f"  listens   at {database['unix_socket']}"
     for name, value in database["options"].items():
         yield f"  option    {name} {value}"
     for path in database["load_from"]:
@@ -167,6 +179,10 @@ def _job_lines(job: dict[str, Any], verbosity: Verbosity) -> Iterator[str]:
         yield f"  {file['action']:9} {file['path']}{' from ' + file['source'] if file['source'] else ''}"
     for dependency in job["after"]:
         yield f"  after     {dependency['name']} is {dependency['when']}"
+    if job["colocated"]:
+        beside = job["colocated"]
+        place = beside.get("unix_socket") or f"port {beside['port'] or 'any free one'}"
+        yield f"  database  beside it, at {place}; it is told SSDB{suffix(beside['db_identifier'])}"
     if job["timeout_s"] is not None:
         yield f"  timeout   {job['timeout_s']:g} s"
     if job["retries"]:

@@ -72,12 +72,8 @@ class Agent:
     # -- the loop
 
     def loop(self):
-        here = {
-            "pid": os.getpid(),
-            "host": socket.gethostname(),
-            "python": sys.version.split()[0],
-            "stamp": stamp(os.getpid()),
-        }
+        here = {"pid": os.getpid(), "host": socket.gethostname(), "stamp": stamp(os.getpid())}
+        here["python"] = sys.version.split()[0]
         self.stream.tell("ready", VERSION, here)
         self.flush()
         self.adopts = adopt_orphans()
@@ -377,13 +373,14 @@ class Agent:
                 self.signal(job, signal.SIGKILL)
 
     def sweep(self):
-        """Before leaving: whatever descends from here and was not asked to live on is killed and reaped."""
-        until = time.monotonic() + GIVE_UP
-        while self.adopts and time.monotonic() < until:
-            table = processes()
-            mine = [pid for pid, row in table.items() if row[0] == os.getpid()]
-            for pid in mine:
-                send(pid, signal.SIGKILL)
+        """Before leaving: whatever descends from here and was not asked to live on is stopped and reaped."""
+        kill_at, told = time.monotonic() + self.grace, set()
+        while self.adopts and time.monotonic() < kill_at + GIVE_UP:
+            late = time.monotonic() >= kill_at
+            mine = [pid for pid, row in processes().items() if row[0] == os.getpid()]
+            for pid in mine if late else set(mine) - told:
+                send(pid, signal.SIGKILL if late else signal.SIGTERM)
+            told.update(mine)
             self.reap()
             if not mine:
                 return

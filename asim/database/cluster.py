@@ -35,7 +35,8 @@ async def form(database: RunningDatabase, config: NodeConfig, deadline: float) -
             await database.configure("cluster-node-timeout", str(NODE_TIMEOUT_MS))
     except TimeoutError:
         words = f"database {config.name}: its shards did not form a cluster within {deadline:g} s"
-        raise DatabaseError(f"{words} ({'; '.join(await database.ailments())})") from None
+        shown = "; ".join(shard.words for shard in await database.health())
+        raise DatabaseError(f"{words} ({shown})") from None
     except DatabaseError as exc:
         raise DatabaseError(f"database {config.name}: forming a cluster: {exc}", exc.command, exc.reply) from exc
 

@@ -42,6 +42,7 @@ class NodeConfig:
     :ivar socket: path of a Unix domain socket, with its permissions (octal digits as a decimal number).
     :ivar load_from: RDB files to start from, one per shard; or none.
     :ivar cpus: numbers of the CPUs that a shard is pinned to; empty: none.
+    :ivar any_cpus: whether as many others do as well, if none of these is to be had.
     :ivar deadline: seconds in which a shard must answer.
     :ivar alive: file that the processes which need this database hold locked; "": it lives until it is stopped.
     :ivar log: file for the server's log; "": one in the shard's directory.
@@ -61,6 +62,7 @@ class NodeConfig:
     socket_permissions: int = 700
     load_from: Sequence[str] = ()
     cpus: Sequence[int] = ()
+    any_cpus: bool = False
     deadline: float = 30.0
     alive: str = ""
     log: str = ""

@@ -107,16 +107,18 @@ class Node:
             raise AsimError(f"path: a database that uses {self.home} is still running") from None
         except OSError:
             pass  # a file system without locks
+        source = open(self.config.load_from[self.shard], "rb") if self.config.load_from else None  # noqa: SIM115
         if os.path.isdir(self.home):
             number = 1
             while os.path.lexists(f"{self.home}.{number}"):
                 number += 1
-            os.rename(self.home, f"{self.home}.{number}")
+            os.rename(self.home, f"{self.home}.{number}")  # what is loaded may be in it: it is open already
         os.mkdir(self.home, 0o700)
-        if self.config.load_from:
+        if source:
             import shutil
 
-            shutil.copyfile(self.config.load_from[self.shard], f"{self.home}/dump.rdb")
+            with source, open(f"{self.home}/dump.rdb", "xb") as copy:
+                shutil.copyfileobj(source, copy, 1 << 20)
 
     def _choose_port(self, addresses: list[str]) -> int:
         if self.config.socket:
@@ -134,6 +136,8 @@ class Node:
             return []
         here = os.sched_getaffinity(0)
         found = sorted(here & set(self.config.cpus))
+        if not found and self.config.any_cpus:
+            found = sorted(here)[: len(self.config.cpus)]
         if not found:
             raise AsimError(
                 f"custom_pinning: none of the cpus {list(self.config.cpus)} is available, only {sorted(here)}"

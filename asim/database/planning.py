@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from ..entities import Model, Orchestrator
 from ..entities.colocation import ColocatedDB
-from ..errors import ConfigError, EntityExistsError, UnsupportedError, allowed
+from ..errors import ConfigError, EntityExistsError, MissingFileError, UnsupportedError, allowed
+from ..generate import Source
 from ..plan import Context, DatabasePlan, JobSpec, LaunchPlan, Member
 from .address import Address, suffix
 from .config import NodeConfig, config_path, new_id
 from .environment import application_environment
+
+LONGEST_SOCKET = 107
+"""Bytes that the kernel's sockaddr_un has room for."""
 
 
 def plan_databases(context: Context, databases: Sequence[Orchestrator]) -> list[DatabasePlan]:
@@ -25,7 +29,7 @@ def plan_databases(context: Context, databases: Sequence[Orchestrator]) -> list[
     for database in databases:
         busy = any(shard.name in context.busy for shard in database.models)
         if database.name in running or busy:
-            what = "a database of this name is running in this experiment"
+            what = "a database of this name is running in this experiment, if not all of it; stop it first"
             raise EntityExistsError(allowed("db_identifier", database.name, what))
         if context.capabilities.launcher != database.launcher and context.capabilities.starts:
             what = f"this experiment's launcher is {context.capabilities.launcher}; use its create_database"
@@ -45,14 +49,42 @@ def _plan(context: Context, database: Orchestrator) -> DatabasePlan:
         ports=[database.port and database.port + shard for shard in range(database.num_shards)],
         interfaces=database.interfaces,
         secret="",
-        module=os.path.join(context.cwd, database.module) if database.module else "",
+        module=next((path for field, path in database_files(context, database) if field == "module"), ""),
         node_ids=[new_id(context.token, shard) for shard in range(database.num_shards)] if database.is_cluster else [],
         options=dict(database.options),
-        socket=database.unix_socket,
+        socket=_socket(context, f"{database.name}: unix_socket", database.unix_socket),
         deadline=database.start_timeout,
-        load_from=[os.path.join(context.cwd, path) for path in database.load_from],
+        load_from=[path for field, path in database_files(context, database) if field == "load_from"],
     )
     return DatabasePlan(database=database, config=config, jobs=tuple(_jobs(context, database, directory)))
+
+
+def database_files(context: Context, database: Orchestrator) -> list[tuple[str, str]]:
+    """The files that a database is started with: what each is, and its path."""
+    named = [("load_from", path) for path in database.load_from]
+    named += [("module", database.module)] if database.module else []
+    return [(field, os.path.join(context.cwd, path)) for field, path in named]
+
+
+def check_files(context: Context, databases: Sequence[Orchestrator], found: Mapping[str, Source]) -> None:
+    """See that these files exist.
+
+    :raises MissingFileError: one does not.
+    """
+    for database in databases:
+        for field, path in database_files(context, database):
+            if path not in found or found[path].kind != "file":
+                raise MissingFileError(allowed(f"{database.name}: {field}", path, "no such file"))
+
+
+def _socket(context: Context, field: str, path: str | None) -> str:
+    """A socket's path, from the current directory; the kernel has room for 107 bytes."""
+    whole = os.path.join(context.cwd, path) if path else ""
+    if len(os.fsencode(whole)) > LONGEST_SOCKET:
+        raise ConfigError(
+            allowed(field, whole, f"must be at most {LONGEST_SOCKET} bytes long; a shorter place is /tmp")
+        )
+    return whole
 
 
 def _jobs(context: Context, database: Orchestrator, directory: str) -> Iterable[JobSpec]:
@@ -109,13 +141,22 @@ def _colocated_config(context: Context, beside: ColocatedDB, log: str) -> str:
             "name": "db",
             "ports": [] if uds else [beside.port],
             "interfaces": list(dict.fromkeys(["lo", *beside.interfaces])),
-            "socket": os.path.join(context.cwd, beside.unix_socket) if beside.unix_socket else "",
+            "socket": _socket(context, "unix_socket", beside.unix_socket),
             "socket_permissions": beside.socket_permissions,
             "options": dict(beside.options),
             "cpus": list(beside.pinning or ()),
+            "any_cpus": beside.any_cpus,
             "log": log if beside.debug else "",
         }
     )
+
+
+def engine_notes(found: Sequence[Member], databases: Sequence[Orchestrator]) -> list[str]:
+    """Settings that have no effect in this version."""
+    settings: list[tuple[str, Iterable[str]]] = [(database.name, database.engine) for database in databases]
+    settings += [(model.name, model._colocated.engine) for model, _ in found if model._colocated is not None]
+    what = "are kept for inference, which this version does not have yet"
+    return [f"{name}: {', '.join(engine)} {what}" for name, engine in settings if engine]
 
 
 def tell_applications(plan: LaunchPlan, addresses: Sequence[Address]) -> None:

@@ -6,7 +6,7 @@ import contextlib
 import json
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import anyio
 
@@ -17,8 +17,17 @@ from .config import ADMIN, SLOTS
 
 ANSWER = 5.0
 """Seconds in which a shard that is well answers."""
+ROOM = 0.9
+"""The part of its memory below which a server that refused a write is thought to have room again."""
 CONNECT = 2.0
 """Seconds in which its host accepts a connection."""
+
+
+class Health(NamedTuple):
+    """How a shard is: whether it does its work, and what the user should know of it ("": nothing)."""
+
+    answers: bool
+    words: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -82,17 +91,18 @@ class RunningDatabase:
         self.checkpoint = checkpoint
         self._stale = stale
         self._memory = [Memory() for _ in self.shards]
-        self._clients = [
-            Client(
-                shard.address,
-                username=ADMIN,
-                password=secret,
-                timeout=ANSWER,
-                connect_timeout=CONNECT,
-                connections=1,
-            )
-            for shard in self.shards
-        ]
+        self._clients = [self._client(shard) for shard in self.shards]
+        self._let_go = False
+
+    def _client(self, shard: Shard) -> Client:
+        return Client(
+            shard.address,
+            username=ADMIN,
+            password=self.secret,
+            timeout=ANSWER,
+            connect_timeout=CONNECT,
+            connections=1,
+        )
 
     @property
     def addresses(self) -> list[str]:
@@ -116,14 +126,17 @@ class RunningDatabase:
 
     async def alive(self) -> bool:
         """Whether every shard answers, and a cluster has all its slots."""
-        return not any(await self.ailments())
+        found = await self.health()
+        if self._let_go:
+            await self.aclose()
+        return all(shard.answers for shard in found)
 
-    async def ailments(self) -> list[str]:
-        """What is wrong with each shard, in words; "" is nothing. Takes :data:`ANSWER` seconds at most."""
-        found = ["does not answer"] * len(self.shards)
+    async def health(self) -> list[Health]:
+        """How each shard is. Takes :data:`ANSWER` seconds at most."""
+        found = [Health(False, "does not answer")] * len(self.shards)
 
         async def look(number: int) -> None:
-            found[number] = await self._ailment(number)
+            found[number] = await self._look(number)
 
         with anyio.move_on_after(ANSWER):
             async with anyio.create_task_group() as group:
@@ -131,18 +144,19 @@ class RunningDatabase:
                     group.start_soon(look, number)
         return found
 
-    async def _ailment(self, number: int) -> str:
+    async def _look(self, number: int) -> Health:
+        client = self._clients[number]
         try:
-            info = await ask_info(self._clients[number], "INFO", "everything")
+            info = await ask_info(client, "INFO", "everything")
             if info["run_id"] != self.shards[number].run_id:
-                return "is another server than the one that was started"
+                return Health(False, "is another server than the one that was started")
             if len(self.shards) > 1:
-                state = await ask_info(self._clients[number], "CLUSTER", "INFO")
+                state = await ask_info(client, "CLUSTER", "INFO")
                 if state["cluster_state"] != "ok" or int(state["cluster_slots_ok"]) != SLOTS:
-                    return "its cluster is down"
+                    return Health(False, "its cluster is down")
         except DatabaseError as exc:
-            return f"does not answer ({exc})"
-        return "; ".join([*troubles(info), *self._memory[number].troubles(info)])
+            return Health(False, f"does not answer ({exc})")
+        return Health(True, "; ".join([*troubles(info), *self._memory[number].troubles(info)]))
 
     async def configure(self, name: str, value: str) -> None:
         """``CONFIG SET`` on every shard.
@@ -168,8 +182,10 @@ class RunningDatabase:
             await self._stale()
 
     async def aclose(self) -> None:
-        """Close the connections; the database goes on."""
-        for client in self._clients:
+        """Close the connections; the database goes on, and can still be asked whether it is alive."""
+        clients, self._clients = self._clients, [self._client(shard) for shard in self.shards]
+        self._let_go = True
+        for client in clients:
             await client.aclose()
 
     # -- to find it again
@@ -192,27 +208,28 @@ class RunningDatabase:
             shards = [Shard(**row) for row in data["shards"]]
             if data["version"] != 1 or not shards:
                 raise ValueError(f"version {data['version']}, {len(shards)} shards")
-            return cls(data["db_identifier"], shards, data["secret"], path)
+            found = cls(data["db_identifier"], shards, data["secret"], path)
         except (ValueError, TypeError, KeyError, AttributeError) as exc:
             what = f"is not the checkpoint file of a database ({type(exc).__name__}: {exc})"
             raise ConfigError(allowed("checkpoint", path, what)) from exc
+        found._memory = [Memory(None) for _ in shards]
+        return found
 
 
 class Memory:
     """Notices when a server refuses writes as its memory is full, and when there is room again."""
 
-    def __init__(self) -> None:
-        self._refused, self._full_at = 0, 0
+    def __init__(self, refused: int | None = 0) -> None:
+        self._refused = refused  # at the last look; None: nobody looked
+        self._full = False
 
     def troubles(self, info: Mapping[str, str]) -> list[str]:
         """What to say of it now."""
+        most, used = int(info.get("maxmemory", 0)), int(info.get("used_memory", 0))
         refused = int(info.get("errorstat_OOM", "count=0").removeprefix("count="))
-        used = int(info.get("used_memory", 0))
-        if refused > self._refused:
-            self._refused, self._full_at = refused, used
-        elif used < 0.95 * self._full_at:
-            self._full_at = 0
-        return [f"its memory is full ({info.get('maxmemory')} bytes), so it refuses writes"] if self._full_at else []
+        again, self._refused = refused > (refused if self._refused is None else self._refused), refused
+        self._full = again or (self._full and used > ROOM * most)
+        return [f"its memory is full ({most} bytes), so it refuses writes"] if self._full else []
 
 
 def troubles(info: Mapping[str, str]) -> list[str]:

@@ -71,13 +71,15 @@ class ServerProcess:
             self.pid = 0
 
     def log_tail(self) -> str:
-        """The last warnings that it wrote."""
+        """The last warnings that it wrote; else the last words that are neither notices nor statistics."""
         try:
             with open(self.log, encoding="utf-8", errors="replace") as file:
                 lines = [line.strip() for line in file if " * " not in line and line.strip()]
         except OSError:
             lines = []
-        return " | ".join(lines[-3:]) or "it wrote no log"
+        words = [line for line in lines if not line.startswith("[info]")]
+        warnings = [line.partition(" # ")[2] for line in words if " # " in line and "default' is disabled" not in line]
+        return " | ".join((warnings or words)[-3:]) or "it wrote no log"
 
     def _rotate_log(self) -> None:
         """Redis opens its log anew for every line, so it may be renamed under it."""

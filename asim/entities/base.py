@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from ..errors import ConfigError, ConfigTypeError, EntityExistsError, allowed
 from ..policies import Retry, When, check_when, retry_of
@@ -20,6 +20,9 @@ class Entity:
 
     :ivar name: unique among what runs in an Experiment; also a directory name.
     """
+
+    SERVICE: ClassVar[bool] = False
+    """Whether others need it while it runs."""
 
     __slots__ = ("__weakref__", "_after", "_generated", "_path", "_retries", "_timeout", "name")
 
@@ -92,6 +95,9 @@ class Entity:
         for other in others:
             if not isinstance(other, Entity):
                 raise ConfigTypeError(allowed(f"{self.name}: after", other, "must be a Model or an Ensemble"))
+            if other.SERVICE and condition != "running":
+                what = f"is a database, whose end nothing waits for; say when='running' (not {condition!r})"
+                raise ConfigError(allowed(f"{self.name}: after", other.name, what))
             if other is self:
                 raise ConfigError(allowed(f"{self.name}: after", other.name, "cannot wait for itself"))
         self._after += tuple((other, condition) for other in others)

@@ -51,8 +51,8 @@ def socket_of(name: str, path: str | None, nodes: int) -> str:
     text = checked(f"{name}: unix_socket", path)
     if nodes > 1:
         raise UnsupportedError(allowed(f"{name}: unix_socket", path, "clients reach a cluster by TCP only"))
-    if not re.fullmatch(r"/[A-Za-z0-9.:,_\-/]{0,106}", text):
-        what = "must be an absolute path of at most 107 of the characters A-Z a-z 0-9 . : , _ - /"
+    if not re.fullmatch(r"[A-Za-z0-9.:,_\-/]{1,107}", text):
+        what = "must be 1 to 107 of the characters A-Z a-z 0-9 . : , _ - /"
         raise ConfigError(allowed(f"{name}: unix_socket", path, what))
     return text
 

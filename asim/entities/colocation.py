@@ -42,6 +42,7 @@ class ColocatedDB:
     :param socket_permissions: of the socket, the octal digits read as a decimal number: 755 is rwxr-xr-x.
     :param db_cpus: number of cpus that it may use.
     :param pinning: numbers of these cpus, ascending; None: it is not pinned.
+    :param any_cpus: whether other cpus do as well, if these are not to be had.
     :param debug: keep a log of it, and more to read in the model's.
     :param db_identifier: its name, the suffix of ``SSDB_``; "": none.
     :param options: options of Redis, without the leading dashes, with their text.
@@ -55,6 +56,7 @@ class ColocatedDB:
     socket_permissions: int = 755
     db_cpus: int = 1
     pinning: tuple[int, ...] | None = None
+    any_cpus: bool = False
     debug: bool = False
     db_identifier: str = ""
     options: Mapping[str, str] = field(default_factory=dict, hash=False)
@@ -96,7 +98,7 @@ class Colocation:
         :param ifname: network interface(s) to listen on: a list, or text with commas.
         :param db_cpus: number of cpus that it may use.
         :param custom_pinning: numbers of the cpus that it is pinned to, also as ranges: ``[0, range(4, 6)]``. None: the
-            first ``db_cpus``; empty: it is not pinned.
+            first ``db_cpus`` (that the model may use); empty: it is not pinned.
         :param debug: keep a log of it.
         :param db_identifier: its name, when the model uses several databases; without blanks, "=" and "/".
         :param kwargs: ``threads_per_queue``, ``inter_op_threads``, ``intra_op_threads`` for the inference engine (the
@@ -178,7 +180,8 @@ def _common(owner: str, db_cpus: int, custom_pinning: object, debug: bool, db_id
         raise ConfigError(allowed(f"{owner}: db_identifier", db_identifier, what))
     cpus = whole(f"{owner}: db_cpus", db_cpus, least=1)
     pinning = _pinning(f"{owner}: custom_pinning", custom_pinning, cpus)
-    return {"db_cpus": cpus, "pinning": pinning, "debug": debug, "db_identifier": db_identifier}
+    common = {"db_cpus": cpus, "pinning": pinning, "debug": debug, "db_identifier": db_identifier}
+    return {**common, "any_cpus": custom_pinning is None}
 
 
 def _pinning(field: str, custom: object, db_cpus: int) -> tuple[int, ...] | None:

@@ -67,18 +67,17 @@ class Orchestrator(Entity):
     :param time: walltime ``HH:MM:SS``, with ``batch``.
     :param queue: queue or partition, with ``batch``.
     :param single_cmd: start all shards by one command, where the launcher can.
-    :param threads_per_queue: threads of each device's queue in the inference engine.
-    :param inter_op_threads: threads between operators; ``intra_op_threads``: within one.
+    :param threads_per_queue: of the inference engine, as ``inter_op_threads`` and ``intra_op_threads``.
     :param db_identifier: its name; with another than "orchestrator", variables have it as a suffix (``SSDB_<name>``).
     :param load_from: RDB file(s) to start from, one per shard.
-    :param unix_socket: also listen at this path (one shard only).
-    :param module: another engine's file instead of asim's own.
+    :param unix_socket: also listen at this path (one shard only). ``module``: another engine's file than asim's own.
     :param start_timeout: seconds in which each server must answer; loading a large file takes time.
     :param kwargs: options of Redis, "_" standing for "-", e.g. ``maxmemory="1gb"``.
     :raises ConfigError: naming the field, the value, and what is allowed.
     :raises UnsupportedError: 2 nodes; a batch job with a launcher that has none.
     """
 
+    SERVICE = True
     __slots__ = (
         "_handle", "_shards", "batch_settings", "cpus", "engine", "interfaces", "launcher", "load_from", "module",
         "options", "port", "requested_hosts", "run_settings", "single_cmd", "start_timeout", "unix_socket",
@@ -123,6 +122,9 @@ class Orchestrator(Entity):
             self.name, {**engine, "intra_op_threads": intra_op_threads, **kwargs}, ()
         )
         self.load_from = checks.files_of(self.name, load_from, nodes)
+        if self.load_from and self.options.get("appendonly", "no").lower() == "yes":
+            what = "Redis loads nothing else then; set_db_conf('appendonly', 'yes') can follow"
+            raise ConfigError(allowed(f"{self.name}: appendonly", "yes", what))
         self.unix_socket = checks.socket_of(self.name, unix_socket, nodes)
         self.module = "" if module is None else checked(f"{self.name}: module", os.fspath(module))
         self.start_timeout = seconds(f"{self.name}: start_timeout", start_timeout) or 30.0
@@ -148,10 +150,7 @@ class Orchestrator(Entity):
         """Number of shards."""
         return len(self._shards)
 
-    @property
-    def num_shards(self) -> int:
-        """Number of shards."""
-        return len(self._shards)
+    num_shards = db_nodes
 
     @property
     def models(self) -> tuple[DBNode, ...]:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import secrets
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -16,8 +17,9 @@ from ..database.address import Address
 from ..database.config import NodeConfig, checkpoint_path, config_path, report_of
 from ..database.server import RunningDatabase, Shard
 from ..entities import Orchestrator
-from ..errors import DatabaseError, EntityExistsError, MissingFileError, allowed
+from ..errors import AsimError, DatabaseError, EntityExistsError, MissingFileError, allowed
 from ..plan import DatabasePlan, JobSpec
+from ..status import JobState
 from .files import read_all, remove_aside, tail
 from .group import JobGroup
 from .job import Job
@@ -61,7 +63,7 @@ class Deployments:
     ) -> None:
         self._files, self._submit, self._stop, self._spawn, self._announce = files, submit, stop, spawn, announce
         self.running: dict[Orchestrator, RunningDatabase] = {}
-        self._foreign: set[Orchestrator] = set()
+        self._foreign: dict[Orchestrator, JobState] = {}  # how those of other processes are
         self._jobs: dict[Orchestrator, Sequence[Job]] = {}
 
     @property
@@ -79,9 +81,9 @@ class Deployments:
         return [database.address for database in self.usable.values()]
 
     @property
-    def foreign(self) -> set[Orchestrator]:
-        """Those that another process started."""
-        return self._foreign & self.running.keys()
+    def foreign(self) -> Mapping[Orchestrator, JobState]:
+        """Those that another process started, and how they are."""
+        return self._foreign
 
     # -- starting
 
@@ -135,6 +137,13 @@ class Deployments:
         :raises DatabaseError: one said why it cannot, or ended, or said nothing in time.
         """
         paths = [config.report(number) for number in range(len(jobs))]
+        try:
+            return await self._wait_for_reports(config, jobs, paths)
+        finally:
+            with anyio.CancelScope(shield=True), contextlib.suppress(AsimError):
+                await self._files([("remove", path) for path in paths])
+
+    async def _wait_for_reports(self, config: NodeConfig, jobs: Sequence[Job], paths: Sequence[str]) -> list[Shard]:
         pause, patience = 0.002, anyio.current_time() + config.deadline + MARGIN
         while True:
             ended = [job for job in jobs if job.status.terminal]
@@ -145,7 +154,6 @@ class Deployments:
                         await job.wait()  # it is ending by itself; stopped now, it would be told as CANCELLED
                     raise DatabaseError(f"database {config.name}: {report['error']}")
             if all(found):
-                await self._files([("remove", path) for path in paths])
                 return [Shard.of(job.name, report) for job, report in zip(jobs, found, strict=True) if report]
             if ended:
                 words = await to_thread.run_sync(tail, ended[0].stderr)
@@ -161,12 +169,12 @@ class Deployments:
         orchestrator._handle = database
         self.running[orchestrator] = database
 
-    async def _down(self, orchestrator: Orchestrator, database: RunningDatabase) -> None:
+    async def _down(self, orchestrator: Orchestrator, database: RunningDatabase, lives_on: bool = False) -> None:
         if self.running.get(orchestrator) is database:
             del self.running[orchestrator]
-        if orchestrator._handle is database:
-            orchestrator._handle = None
-        await database.aclose()
+            await database.aclose()
+            if orchestrator._handle is database and not lives_on:
+                orchestrator._handle = None
 
     async def _watch(self, orchestrator: Orchestrator, database: RunningDatabase, jobs: Sequence[Job]) -> None:
         """Until the first shard ends: tell what is wrong with any of them, and when it no longer is."""
@@ -176,7 +184,7 @@ class Deployments:
                 with anyio.move_on_after(HEALTH_PERIOD):
                     await group._another()
                     break
-                ailments = self._tell(jobs, ailments, await database.ailments())
+                ailments = self._tell(jobs, ailments, [shard.words for shard in await database.health()])
         finally:
             with anyio.CancelScope(shield=True):
                 await self._down(orchestrator, database)
@@ -204,10 +212,10 @@ class Deployments:
         if any(database.identifier == other.identifier for other in self.usable.values()):
             what = "a database of this name is running in this experiment"
             raise EntityExistsError(allowed("db_identifier", database.identifier, what))
-        ailments = await database.ailments()
-        if any(ailments):
+        dead = [shard.words for shard in await database.health() if not shard.answers]
+        if dead:
             await database.aclose()
-            words = next(filter(None, ailments))
+            words = dead[0]
             raise DatabaseError(f"database {database.identifier} of {checkpoint} is not alive: {words}")
         orchestrator = Orchestrator(
             os.path.dirname(checkpoint),
@@ -217,7 +225,7 @@ class Deployments:
             db_identifier=database.identifier,
         )
         self._up(orchestrator, database)
-        self._foreign.add(orchestrator)
+        self._foreign[orchestrator] = JobState.RUNNING
         self._spawn(self._watch_from_afar, orchestrator, database)
         return orchestrator
 
@@ -226,8 +234,9 @@ class Deployments:
         try:
             while misses < MISSES and self.running.get(orchestrator) is database:
                 await anyio.sleep(HEALTH_PERIOD)
-                misses = misses + 1 if any(words for words in await database.ailments()) else 0
+                misses = 0 if all(shard.answers for shard in await database.health()) else misses + 1
             if misses:
+                self._foreign[orchestrator] = JobState.LOST
                 LOG.warning("database %s does not answer any more", database.identifier)
         finally:
             with anyio.CancelScope(shield=True):
@@ -238,12 +247,13 @@ class Deployments:
         database = self.running.get(orchestrator)
         if database is not None:
             await database.shut_down()
+            self._foreign[orchestrator] = JobState.CANCELLED
             await self._down(orchestrator, database)
 
-    async def aclose(self) -> None:
-        """Let go of all: those that are jobs of this experiment are stopped as jobs."""
+    async def aclose(self, detached: bool) -> None:
+        """Let go of all: those that are jobs of this experiment are stopped as jobs, unless they are ``detached``."""
         for orchestrator, database in list(self.running.items()):
-            await self._down(orchestrator, database)
+            await self._down(orchestrator, database, detached or orchestrator in self._foreign)
 
 
 def _stale(config: NodeConfig) -> Callable[[], Awaitable[None]]:

@@ -21,7 +21,8 @@ async def plan_start(context: Context, config: Config, entities: Sequence[Any]) 
     """
     found = members(entities)
     units = units_of(context, ungenerated(found))
-    facts = await survey(needs(context, found, units), config.cwd, config.search_path)
+    wanted = needs(context, found, units, databases(entities))
+    facts = await survey(wanted, config.cwd, config.search_path)
     planner = Planner(context, facts)
     planner.generation(units)
     for _ in planner.start(found, batch_entities(entities), databases(entities)):

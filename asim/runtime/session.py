@@ -293,7 +293,7 @@ class Session:
         elif shards:  # databases go last
             with anyio.move_on_after(self._holder.patience):
                 await self.monitor.stop([job for job in live if not job.is_database and job not in survivors])
-        await self.databases.aclose()
+        await self.databases.aclose(detached=bool(keep))
         await self._holder.let_go(keep)
         if keep:
             self.detached = True

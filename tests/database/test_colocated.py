@@ -4,6 +4,7 @@ import os
 import signal
 import sys
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 
 import anyio
@@ -202,6 +203,30 @@ def mpi_model(exp: Experiment, name: str, ranks: int, code: str) -> Model:
     settings = exp.create_run_settings(sys.executable, ["-I", "-S", "-c", code], run_command=mpiexec)
     settings.set_tasks(ranks)
     return exp.create_model(name, settings)
+
+
+async def test_ranks_leave_nothing_behind(home: Path) -> None:
+    """When the experiment ends as soon as the ranks have, the server, its socket and its files are gone nevertheless."""
+    path = Path("s.sock").absolute()
+    async with Experiment("exp") as exp:
+        model = mpi_model(exp, "m", 2, "pass")
+        model.colocate_db_uds(unix_socket=str(path))
+        with anyio.fail_after(DEADLINE):
+            group = await exp.start(model)
+    assert group["m"].status is JobState.COMPLETED
+    assert not places() and not path.exists()
+
+
+def test_other_cpus_by_default(home: Path) -> None:
+    """Where the first cpu may not be used, a database that nobody pinned takes another; one that somebody did, fails."""
+    from asim.database.config import NodeConfig
+    from asim.database.node import Node
+    from asim.errors import AsimError
+
+    config = NodeConfig(name="o", run="r", directory="/", ports=[0], interfaces=["lo"], secret="", cpus=[4000])
+    assert Node(replace(config, any_cpus=True), 0, 0)._cpus() == sorted(os.sched_getaffinity(0))[:1]
+    with pytest.raises(AsimError, match=r"none of the cpus \[4000\] is available"):
+        Node(config, 0, 0)._cpus()
 
 
 async def test_all_ranks_share_one_database(exp: Experiment) -> None:

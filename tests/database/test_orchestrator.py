@@ -150,6 +150,39 @@ async def test_load_from(exp: Experiment) -> None:
     assert connect(second).execute_command("AI.TENSORGET", "t", "VALUES") == [1, 2]
 
 
+async def test_load_from_its_own_last_dump(exp: Experiment) -> None:
+    """A database goes on with what it had saved, though its directory is moved aside."""
+    db = exp.create_database(port=0)
+    await exp.start(db)
+    connect(db).set("k", "v")
+    connect(db).save()
+    await exp.stop(db)
+    again = exp.create_database(port=0, load_from=exp.exp_path + "/orchestrator/orchestrator_0/dump.rdb")
+    await exp.start(again)
+    assert connect(again).get("k") == b"v"
+
+
+async def test_load_from_nothing(exp: Experiment) -> None:
+    """A file that does not exist is an error before anything is made; a broken one, one that says what Redis said."""
+    with pytest.raises(MissingFileError, match=r"orchestrator: load_from = .*nothing.rdb"):
+        await exp.start(exp.create_database(port=0, load_from="nothing.rdb"))
+    with pytest.raises(MissingFileError, match=r"orchestrator: module = .*nothing.so"):
+        await exp.start(exp.create_database(port=0, module="nothing.so"))
+    assert not Path(exp.exp_path).exists()
+    Path("broken.rdb").write_bytes(b"REDIS0009")
+    with pytest.raises(DatabaseError, match=r"redis-server ended while it started: .*(EOF|[Rr]DB)"):
+        await exp.start(exp.create_database(port=0, load_from="broken.rdb"))
+    assert not list(Path(exp.exp_path, "orchestrator").glob(".asim-*_0.*"))
+
+
+async def test_stop_and_start_at_once(exp: Experiment) -> None:
+    """A database can be started again as soon as ``stop`` has returned."""
+    db = exp.create_database(port=0)
+    for _ in range(3):
+        await exp.start(db)
+        await exp.stop(db)
+
+
 async def test_earlier_data_is_moved_aside(exp: Experiment) -> None:
     """A new start neither loads nor loses what an earlier one left; remove_stale_files removes it."""
     db = exp.create_database(port=0)
@@ -186,6 +219,7 @@ async def test_a_port_in_use(exp: Experiment, nodes: int) -> None:
     """A taken port is refused with the name of its owner, and nothing is left running."""
     with socket.socket() as other:
         port = free_port(["127.0.0.1"], cluster=True)
+        other.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         other.bind(("127.0.0.1", port))
         other.listen()
         db = exp.create_database(port=port, db_nodes=nodes)
@@ -359,6 +393,20 @@ async def test_detach_and_reconnect(home: Path, nodes: int) -> None:
             await until(lambda: not any(alive(pid) for pid in servers))
         with pytest.raises(DatabaseError, match="is not alive"):
             await exp.reconnect_orchestrator(checkpoint)
+
+
+async def test_a_detached_database_is_still_known(home: Path) -> None:
+    """After a detaching experiment has ended, its database still says where it is and that it lives."""
+    async with Experiment("exp", on_exit="detach") as exp:
+        db = exp.create_database(port=0)
+        await exp.start(db)
+    assert await db.is_active() and len(db.get_address()) == 1
+    async with Experiment("last") as last:
+        again = await last.reconnect_orchestrator(db.checkpoint_file)
+        await last.stop(again)
+        await last.stop(again)
+        assert last.get_status(again) == [JobState.CANCELLED]
+    assert not await db.is_active()
 
 
 @pytest.mark.slow

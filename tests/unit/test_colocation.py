@@ -55,8 +55,10 @@ def uds(*args: Any, **kwargs: Any) -> ColocatedDB:
 
 def test_defaults() -> None:
     """Without arguments there is what SmartSim has: port 6379 on lo, or /tmp/redis.socket with 755, on cpu 0."""
-    assert tcp() == ColocatedDB(kind="tcp", port=6379, interfaces=("lo",), pinning=(0,))
-    assert uds() == ColocatedDB(kind="uds", unix_socket="/tmp/redis.socket", socket_permissions=755, pinning=(0,))
+    assert tcp() == ColocatedDB(kind="tcp", port=6379, interfaces=("lo",), pinning=(0,), any_cpus=True)
+    assert uds() == ColocatedDB(
+        kind="uds", unix_socket="/tmp/redis.socket", socket_permissions=755, pinning=(0,), any_cpus=True
+    )
     assert uds().port == 0
 
 

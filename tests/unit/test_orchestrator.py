@@ -16,13 +16,14 @@ from asim.members import databases
 from asim.plan import Facts, LaunchPlan
 from asim.planner import Planner
 
-from .makers import CONTEXT, model
+from .makers import CONTEXT, file, found, model
 
 
 def planned(*entities: Any, **about: Any) -> LaunchPlan:
     """The plan for databases (and models) alone."""
     ctx = replace(CONTEXT, **about)
-    planner = Planner(ctx, Facts(programs={"sh": "/bin/sh", "/bin/prog": "/bin/prog"}))
+    programs = {"sh": "/bin/sh", "/bin/prog": "/bin/prog"}
+    planner = Planner(ctx, Facts(programs=programs, sources=found(file("/data.rdb"))))
     models = [(entity, None) for entity in entities if isinstance(entity, Model)]
     list(planner.start(models, [], databases(entities)))
     return planner.plan
@@ -45,8 +46,9 @@ def planned(*entities: Any, **about: Any) -> LaunchPlan:
         ({"db_identifier": ""}, "db_identifier = ''"),
         ({"run_command": "srun"}, "orchestrator: run_command = 'srun': with local it must be auto or ''"),
         ({"load_from": ["a", "b"]}, "orchestrator: load_from = .*: must be one RDB file per shard, that is 1"),
-        ({"unix_socket": "relative"}, "orchestrator: unix_socket = 'relative'"),
-        ({"unix_socket": "/" + "x" * 107}, "at most 107 of the characters"),
+        ({"unix_socket": "a b"}, "orchestrator: unix_socket = 'a b'"),
+        ({"load_from": "x", "appendonly": True}, "orchestrator: appendonly = 'yes': Redis loads nothing else"),
+        ({"unix_socket": "/" + "x" * 107}, "1 to 107 of the characters"),
         ({"time": "1:00:00"}, "orchestrator: time = '1:00:00': is for a batch job"),
         ({"requirepass": "x"}, "orchestrator: Redis option = 'requirepass': is decided by asim"),
         ({"dir": "/"}, "orchestrator: Redis option = 'dir'"),
@@ -96,6 +98,19 @@ def test_a_database_waits_for_nothing() -> None:
     """A database that waits for a model could never be waited for by one."""
     with pytest.raises(UnsupportedError, match="it cannot wait"):
         Orchestrator().after(model())
+
+
+def test_nothing_waits_for_the_end_of_a_database() -> None:
+    """Only "running" makes sense; anything else would wait for ever, and is refused with what to say instead."""
+    for when in ("completed", "ended"):
+        with pytest.raises(ConfigError, match="m: after = 'orchestrator': is a database.* say when='running'"):
+            model().after(Orchestrator(), when=when)  # type: ignore[arg-type]
+
+
+def test_settings_of_the_engine_are_noted() -> None:
+    """Settings for inference, which have no effect yet, are a warning of the plan."""
+    plan = planned(Orchestrator(threads_per_queue=2))
+    assert "orchestrator: threads_per_queue are kept for inference" in plan.warnings[0]
 
 
 def test_scheduler_arguments() -> None:

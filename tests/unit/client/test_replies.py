@@ -88,6 +88,13 @@ def test_large_strings_land_whole(stream: list[tuple[bytes, Any]], sizes: list[i
     assert read(ReplyReader(), b"".join(data for data, _ in stream), sizes) == [value for _, value in stream]
 
 
+@given(st.lists(st.sampled_from([(2, 3), (3, 2), (6,)]), max_size=8), pieces)
+def test_headers_seen_before(shapes: list[tuple[int, ...]], sizes: list[int]) -> None:
+    """A header that is the same as the last one, or nearly, is read as what it says."""
+    got = read(ReplyReader(), b"".join(tensor(shape=shape) for shape in shapes), sizes)
+    assert got == [(b"FLOAT", shape, b"x" * 24) for shape in shapes]
+
+
 @pytest.mark.parametrize("size", [1, 5, 1 << 20])
 def test_other_arrays_of_six(size: int) -> None:
     """An array that begins like a tensor and goes on otherwise is given at once, as a plain array."""
