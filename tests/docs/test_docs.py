@@ -15,6 +15,7 @@ import contextlib
 import doctest
 import inspect
 import io
+import os
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -24,7 +25,9 @@ import pytest
 
 import asim
 from asim import errors, settings
+from asim.database.server_program import find_server
 from asim.settings.select import RUN_COMMANDS
+from tests.conftest import missing
 
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
@@ -98,6 +101,8 @@ def run_page(page: Path, namespace: dict[str, object], runner: asyncio.Runner) -
 )
 def test_examples_run(page, home):
     """Every python block of a page runs, and prints what the page says."""
+    if re.search(r"create_database|colocate_db", page.read_text()) and not find_server(dict(os.environ)):
+        missing("there is no redis-server")
     namespace: dict[str, object] = {"__name__": "__main__"}
     with asyncio.Runner() as runner:
         try:
