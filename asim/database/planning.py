@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from ..entities import Model, Orchestrator
 from ..entities.colocation import ColocatedDB
@@ -15,6 +15,8 @@ from .address import Address, suffix
 from .config import NodeConfig, config_path, new_id
 from .environment import application_environment
 
+SLICE = 256
+"""Jobs dealt with between two chances for other tasks to run."""
 LONGEST_SOCKET = 107
 """Bytes that the kernel's sockaddr_un has room for."""
 
@@ -159,10 +161,12 @@ def engine_notes(found: Sequence[Member], databases: Sequence[Orchestrator]) -> 
     return [f"{name}: {', '.join(engine)} {what}" for name, engine in settings if engine]
 
 
-def tell_applications(plan: LaunchPlan, addresses: Sequence[Address]) -> None:
-    """Put into every job's environment what it needs to know of databases and of its keys."""
-    context = plan.context
+def tell_applications(plan: LaunchPlan, addresses: Sequence[Address]) -> Iterator[None]:
+    """Put into every job's environment what it needs to know of databases and of its keys; yields between slices."""
+    outside = {name: value for name, value in plan.context.environ.items() if name.startswith(("SSDB", "SR_SOCKET"))}
     for index, job in enumerate(plan.jobs):
-        env = application_environment(job.model, addresses, job.env, context.environ)
+        env = application_environment(job.model, addresses, job.env, outside)
         if env is not job.env:
             plan.jobs[index] = job.with_env(env)
+        if index % SLICE == SLICE - 1:
+            yield

@@ -94,8 +94,12 @@ class Session:
     async def preview(self, entities: Sequence[Any]) -> LaunchPlan:
         """The same, with what jobs would be told of the databases that run now."""
         plan = await self.plan_start(entities)
-        tell_applications(plan, self.databases.addresses)
+        await self._tell(plan)
         return plan
+
+    async def _tell(self, plan: LaunchPlan) -> None:
+        for _ in tell_applications(plan, self.databases.addresses):
+            await anyio.lowlevel.checkpoint()
 
     # -- doing
 
@@ -132,7 +136,7 @@ class Session:
             await self._execute(plan)
             shards = await self.databases.deploy(plan.databases)
             try:
-                tell_applications(plan, self.databases.addresses)
+                await self._tell(plan)
                 return await self._launch_applications(plan, fail_fast), shards
             except BaseException:
                 await self.monitor.stop(shards)  # nobody would know that they run

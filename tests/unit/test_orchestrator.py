@@ -434,9 +434,9 @@ def test_applications_are_told_in_the_plan() -> None:
 
     plan = planned(model("a"))
     before = plan.jobs[0]
-    tell_applications(plan, [])
+    list(tell_applications(plan, []))
     assert plan.jobs[0] is before
-    tell_applications(plan, [Address(identifier="orchestrator", hosts=("h:1",))])
+    list(tell_applications(plan, [Address(identifier="orchestrator", hosts=("h:1",))]))
     assert dict(plan.jobs[0].env)["SSDB"] == "h:1"
 
 
