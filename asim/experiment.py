@@ -228,6 +228,7 @@ class Experiment(Factories, Databases):
         SIGTERM to the process group, ``stop_grace`` seconds, SIGKILL. What has ended already stays as it is.
 
         :raises ConfigError: an entity was never started.
+        :raises DatabaseError: a database that another process started refuses to end, or does not answer.
         Cancellation: the stopping goes on.
         """
         for entity in entities:  # databases that another process started are no jobs of this experiment

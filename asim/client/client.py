@@ -9,7 +9,7 @@ from types import TracebackType
 from typing import Any, Concatenate, ParamSpec, Self
 
 from .core import Core
-from .face import Face
+from .face import Face, as_method
 from .operations import admin, datasets, lists, models, polls, scripts, tensors
 from .pipeline import Pipeline
 from .servers import Server
@@ -27,6 +27,7 @@ def awaited(
     async def method(self: Client, /, *args: P.args, **kwargs: P.kwargs) -> T:
         return await self._run(operation(self._core, *args, **kwargs))
 
+    as_method(operation, method)
     return method
 
 

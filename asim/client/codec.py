@@ -72,6 +72,8 @@ class Command(NamedTuple):
     def text(self) -> str:
         """In short, for people."""
         key = "" if self.key is None else self.key.decode(errors="backslashreplace")
+        if not key.isprintable():  # the tag of a shard is any two bytes
+            key = key.encode("unicode_escape").decode()
         return f"{self.verb} {key}"[:200].rstrip()
 
     def __str__(self) -> str:

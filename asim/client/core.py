@@ -24,7 +24,7 @@ from .steps import Blocking, Each, Exchange, Flow, Lost, Op, Outcome, Pause, Sha
 
 ASKING = command("ASKING", None)
 SLOTS = command("CLUSTER SLOTS", None)
-_MISSING = re.compile(r"(tensor|model|script) key is empty|no such key", re.IGNORECASE)
+_MISSING = re.compile(r"(tensor|model|script) key is empty|no such key|cannot find run info", re.IGNORECASE)
 
 
 class Job(NamedTuple):

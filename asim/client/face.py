@@ -2,13 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Self
+import inspect
+from collections.abc import Callable, Sequence
+from typing import Any, Self
 
 from ..config import Config
 from .core import Core
 from .keys import Prefixes
 from .options import Options, from_environ
+
+
+def as_method(operation: Callable[..., Any], method: Callable[..., Any]) -> None:
+    """Let ``help``, notebooks and type hints show what a method is, not the generator that it is made of."""
+    found = inspect.signature(operation)
+    first, *rest = found.parameters.values()
+    returns = str(found.return_annotation).removeprefix("Op[").removesuffix("]")
+    signature = found.replace(parameters=[first.replace(name="self", annotation=inspect.Parameter.empty), *rest])
+    method.__signature__ = signature.replace(return_annotation=returns)  # type: ignore[attr-defined]
+    hints = {name: hint for name, hint in operation.__annotations__.items() if name != first.name}
+    method.__annotations__ = {**hints, "return": returns}
 
 
 class Face:

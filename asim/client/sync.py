@@ -10,7 +10,7 @@ from types import TracebackType
 from typing import Any, Concatenate, ParamSpec, Self
 
 from .core import Core
-from .face import Face
+from .face import Face, as_method
 from .link import Link, connect
 from .operations import admin, datasets, lists, models, polls, scripts, tensors
 from .pipeline import Pipeline
@@ -26,6 +26,7 @@ def blocking(operation: Callable[Concatenate[Core, P], Op[T]]) -> Callable[Conca
     def method(self: SyncClient, /, *args: P.args, **kwargs: P.kwargs) -> T:
         return self._run(operation(self._core, *args, **kwargs))
 
+    as_method(operation, method)
     return method
 
 

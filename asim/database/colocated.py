@@ -2,8 +2,8 @@
 
 Every rank of the application is started through this program. The first one on a host starts a node
 (:mod:`asim.database.node`); all wait until it is ready, and then *become* their program (``exec``), so that arguments,
-exit codes and signals are nobody's business but the program's. How the end of the last rank is noticed: every rank holds
-a shared lock on the file ``alive``, through ``exec``, and the kernel lets go of it when the rank ends, however that is.
+exit codes and signals are nobody's business but the program's. How the end of the last rank is noticed:
+:mod:`asim.database.ranks`.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import os
 import secrets
 import shutil
 import signal
+import socket
 import stat
 import sys
 import tempfile
@@ -27,7 +28,7 @@ from ..config import Config
 from ..errors import AsimError
 from .address import Address, address_variables
 from .config import NodeConfig, report_of
-from .node import is_locked
+from .ranks import is_locked, write_down
 
 USAGE = "usage: python -m asim.database.colocated CONFIG -- PROGRAM [ARGUMENT ...]"
 
@@ -39,9 +40,9 @@ class Place:
     """
 
     def __init__(self, mark: str) -> None:
-        base = os.path.join(tempfile.gettempdir(), f"asim-{os.getuid()}")
-        _private(base)
-        self.path = os.path.join(base, hashlib.sha256(mark.encode("utf-8", "surrogateescape")).hexdigest()[:24])
+        self._base = os.path.join(tempfile.gettempdir(), f"asim-{os.getuid()}")
+        mark = f"{socket.gethostname()} {mark}"  # the directory of temporary files may be one for many hosts
+        self.path = os.path.join(self._base, hashlib.sha256(mark.encode("utf-8", "surrogateescape")).hexdigest()[:24])
         self.alive = f"{self.path}/alive"
         self._stay = self._door = -1
 
@@ -49,21 +50,33 @@ class Place:
         """Become one of those who need the place, then wait until nobody else is at its door.
 
         (The last node may just be removing the place: then there is a new one.)
+
+        :raises AsimError: somebody else has a directory of that name, or the file system has no locks.
         """
         while True:
-            _private(self.path)
+            _private(self._base)
             try:
-                self._stay = os.open(self.alive, os.O_RDWR | os.O_CREAT, 0o600)
+                _private(self.path)
+                self._stay = os.open(self.alive, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o600)
                 self._door = os.open(f"{self.path}/lock", os.O_RDWR | os.O_CREAT, 0o600)
             except FileNotFoundError:
                 continue
             os.set_inheritable(self._stay, True)
-            fcntl.flock(self._stay, fcntl.LOCK_SH)
-            fcntl.flock(self._door, fcntl.LOCK_EX)
+            self._lock()
             if _same(self._door, f"{self.path}/lock") and _same(self._stay, self.alive):
+                write_down(self._stay)
                 return
             os.close(self._stay)
             os.close(self._door)
+
+    def _lock(self) -> None:
+        try:
+            fcntl.flock(self._stay, fcntl.LOCK_SH)
+            fcntl.flock(self._door, fcntl.LOCK_EX)
+        except OSError as exc:
+            shutil.rmtree(self.path, ignore_errors=True)
+            what = f"files cannot be locked ({exc.strerror}); set TMPDIR to a directory on a disk of this host"
+            raise AsimError(f"{self.path}: {what}") from exc
 
     def open_door(self) -> None:
         """Let the next rank in. The lock on ``alive`` stays until this process, or what it becomes, ends."""
@@ -163,6 +176,7 @@ def _become_node(argv: list[str], told: int, log: str) -> NoReturn:
     try:
         if os.fork():
             os._exit(0)
+        os.setsid()  # so that who kills this rank's process group (mpiexec does) leaves the node to the others, and to tidy up
         os.set_inheritable(told, True)
         null, out = os.open(os.devnull, os.O_RDONLY), os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
         for fd, number in ((null, 0), (out, 1), (out, 2)):

@@ -11,6 +11,7 @@ Blocking, and light on imports, as its start is part of everybody's waiting. Exi
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import json
 import os
@@ -25,9 +26,10 @@ from ..config import Config
 from ..engine.installed import require_module
 from ..errors import AsimError
 from .config import ADMIN, NodeConfig, nodes_conf, redis_conf
+from .ranks import needed
 from .security import rules
 from .server_process import SIGNALS, TICK, ServerProcess
-from .server_program import INSTALL, addresses_of, can_listen, check_port, check_socket, find_server, free_port
+from .server_program import INSTALL, addresses_of, can_listen, check_port, claim_socket, find_server, free_port
 from .talk import Address, Refused, Talk
 
 TRIES = 3
@@ -46,6 +48,7 @@ class Node:
         self.server: ServerProcess | None = None
         self.ip, self.port = "", 0
         self._lock = -1
+        self._claim: socket.socket | None = None
 
     def start(self) -> dict[str, Any]:
         """Start the server; what to report when it can be used.
@@ -62,7 +65,7 @@ class Node:
         self.ip = addresses[0]
         for patience in reversed(range(TRIES)):
             self._configure(addresses)
-            server = ServerProcess([program, f"{self.home}/redis.conf"], config.log_file(self.shard), self._cpus())
+            server = ServerProcess(program, f"{self.home}/redis.conf", config.log_file(self.shard), self._cpus())
             self.server = server
             try:
                 version = self._wait_until_ready(server)
@@ -121,8 +124,8 @@ class Node:
                 shutil.copyfileobj(source, copy, 1 << 20)
 
     def _choose_port(self, addresses: list[str]) -> int:
-        if self.config.socket:
-            check_socket(self.config.socket)
+        if self.config.socket and self._claim is None:
+            self._claim = claim_socket(self.config.socket)
         if not self.config.ports:
             return 0  # a socket only
         wanted, cluster = self.config.ports[self.shard], bool(self.config.node_ids)
@@ -176,15 +179,17 @@ class Node:
         try:
             talk("AUTH", ADMIN, self.config.secret)
             talk("PING")
-            for words, needed in rules():
+            for words, must in rules():
                 try:
                     talk("ACL", "SETUSER", "default", *words)
                 except Refused:
-                    if needed:
+                    if must:
                         raise
+            with contextlib.suppress(Refused):  # 6.2 does not know it, and goes on when it is to end and cannot save
+                talk("CONFIG", "SET", "shutdown-on-sigterm", "force")
             info = talk("INFO", "server")
             assert isinstance(info, bytes)
-            rows = dict(line.split(":", 1) for line in info.decode().splitlines() if ":" in line)
+            rows = dict(line.split(":", 1) for line in info.decode("utf-8", "replace").splitlines() if ":" in line)
             return {"version": rows["redis_version"], "redis_run_id": rows["run_id"]}
         finally:
             talk.close()
@@ -197,11 +202,11 @@ class Node:
 
     def _deserted(self) -> bool:
         """Whether the last rank has gone. From then on no other is let in: see :class:`asim.database.colocated.Place`."""
-        if is_locked(self.config.alive):
+        if needed(self.config.alive):
             return False
         door = os.open(f"{self.config.directory}/lock", os.O_RDWR | os.O_CLOEXEC)
         fcntl.flock(door, fcntl.LOCK_EX)
-        if is_locked(self.config.alive):  # one came in meanwhile
+        if needed(self.config.alive):  # one came in meanwhile
             os.close(door)
             return False
         return True  # the door stays locked until this process ends
@@ -212,16 +217,6 @@ class Node:
             import shutil
 
             shutil.rmtree(self.config.directory, ignore_errors=True)
-
-
-def is_locked(path: str) -> bool:
-    """Whether anybody holds a lock on this file."""
-    with open(path, "rb") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return True
-    return False
 
 
 def write_report(config: NodeConfig, shard: int, report: dict[str, Any]) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -11,7 +10,7 @@ from typing import Any, NamedTuple
 import anyio
 
 from ..client.client import Client
-from ..errors import ConfigError, DatabaseError, allowed
+from ..errors import ConfigError, DatabaseConnectionError, DatabaseError, allowed
 from .address import Address
 from .config import ADMIN, SLOTS
 
@@ -171,10 +170,20 @@ class RunningDatabase:
                 raise DatabaseError(words, f"CONFIG SET {name} {value}", exc.reply) from exc
 
     async def shut_down(self) -> None:
-        """Ask every shard to end, from wherever this is. Those that have ended already are fine."""
-        for client in self._clients:
-            with contextlib.suppress(DatabaseError):  # it closes the connection, or there was none to be had
+        """Ask every shard to end, from wherever this is. Those that have ended already are fine.
+
+        :raises DatabaseError: one refuses, or does not answer.
+        """
+        refused: list[str] = []
+        for shard, client in zip(self.shards, self._clients, strict=True):
+            try:
                 await client.execute("SHUTDOWN")
+            except DatabaseConnectionError:
+                pass  # it closed the connection, or there was none to be had
+            except DatabaseError as exc:
+                refused.append(f"{shard.name} did not end: {exc}")
+        if refused:
+            raise DatabaseError(f"database {self.identifier}: {'; '.join(refused)}", "SHUTDOWN")
 
     async def remove_stale_files(self) -> None:
         """Remove what earlier deployments left."""

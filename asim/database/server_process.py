@@ -11,20 +11,24 @@ from typing import NoReturn
 TICK = 1.0
 """Seconds between two looks at the log's size and the parent."""
 LOG_BYTES, LOG_FILES = 10 << 20, 3
+USUAL = ("default' is disabled", "Reading config from stdin")
+"""In warnings that every server writes."""
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT, signal.SIGCHLD)
 
 
 class ServerProcess:
     """One server.
 
+    :param conf: its configuration. It reads that from its standard input: in a *path*, Redis takes ``*``, ``?`` and ``[``
+        for a pattern, and where nothing matches it runs with its defaults, open to everybody.
     :param log: the file that it writes its log to; its output goes there, too.
     :param cpus: what it is pinned to, or nothing.
     """
 
-    def __init__(self, argv: list[str], log: str, cpus: Collection[int]) -> None:
+    def __init__(self, program: str, conf: str, log: str, cpus: Collection[int]) -> None:
         self.log = log
         self.asked = False  # to end
-        self.pid = _spawn(argv, log, cpus)
+        self.pid = _spawn([program, "-"], conf, log, cpus)
 
     def ended(self) -> int | None:
         """The exit code if it has ended (negative: the signal)."""
@@ -78,7 +82,7 @@ class ServerProcess:
         except OSError:
             lines = []
         words = [line for line in lines if not line.startswith("[info]")]
-        warnings = [line.partition(" # ")[2] for line in words if " # " in line and "default' is disabled" not in line]
+        warnings = [line.partition(" # ")[2] for line in words if " # " in line and not any(map(line.count, USUAL))]
         return " | ".join((warnings or words)[-3:]) or "it wrote no log"
 
     def _rotate_log(self) -> None:
@@ -94,7 +98,7 @@ class ServerProcess:
             pass  # a full disk must not end a database
 
 
-def _spawn(argv: list[str], log: str, cpus: Collection[int]) -> int:
+def _spawn(argv: list[str], conf: str, log: str, cpus: Collection[int]) -> int:
     """Start the server so that it ends with this process. (A fork, as a spawned process cannot ask the kernel for that.)"""
     fd = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
     _raise_limits()
@@ -102,7 +106,7 @@ def _spawn(argv: list[str], log: str, cpus: Collection[int]) -> int:
     pid = os.fork()
     if not pid:
         try:
-            _become(argv, fd, cpus, me)
+            _become(argv, conf, fd, cpus, me)
         except BaseException as exc:  # noqa: BLE001  (nothing of the parent's may run in the child)
             os.write(fd, f"{argv[0]}: {exc}\n".encode())
             os._exit(127)
@@ -110,13 +114,13 @@ def _spawn(argv: list[str], log: str, cpus: Collection[int]) -> int:
     return pid
 
 
-def _become(argv: list[str], log: int, cpus: Collection[int], parent: int) -> NoReturn:
+def _become(argv: list[str], conf: str, log: int, cpus: Collection[int], parent: int) -> NoReturn:
     _end_with_parent(parent)
     if cpus:
         os.sched_setaffinity(0, cpus)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
-    for number in (1, 2):
-        os.dup2(log, number)
+    for fd, number in ((os.open(conf, os.O_RDONLY), 0), (log, 1), (log, 2)):
+        os.dup2(fd, number)
     os.execv(argv[0], argv)
 
 

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import errno
 import glob
+import hashlib
 import os
 import random
 import shutil
 import socket
+import stat
 import sys
 from collections.abc import Mapping, Sequence
 
@@ -134,15 +136,30 @@ def owner_of(port: int) -> str:
     return "another process (of another user, or not to be seen from here)"
 
 
-def check_socket(path: str) -> None:
-    """See that a Unix domain socket can be made; Redis would take it away from whoever listens there.
+def claim_socket(path: str) -> socket.socket:
+    """See that a Unix domain socket can be made; Redis would remove whatever is there, and whoever listens there.
 
-    :raises AsimError: somebody listens there, or its directory cannot be made.
+    :returns: what keeps other nodes away from this path, until it is closed.
+    :raises AsimError: somebody listens there, something else is there, or its directory cannot be made.
     """
+    _check_socket(path)
+    claim = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    if sys.platform.startswith("linux"):  # a name without a file; the kernel forgets it with the process
+        try:
+            claim.bind("\0asim " + hashlib.sha256(os.fsencode(os.path.realpath(path))).hexdigest())
+        except OSError:
+            claim.close()
+            raise AsimError(f"unix_socket: another database that is being started uses {path}") from None
+    return claim
+
+
+def _check_socket(path: str) -> None:
     try:
         os.makedirs(os.path.dirname(path) or "/", 0o700, exist_ok=True)
     except OSError as exc:
         raise AsimError(f"unix_socket: its directory cannot be made: {exc}") from exc
+    if os.path.lexists(path) and not stat.S_ISSOCK(os.lstat(path).st_mode):
+        raise AsimError(f"unix_socket: {path} exists and is no socket; Redis would remove it")
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
         try:
             probe.connect(path)

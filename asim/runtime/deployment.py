@@ -17,7 +17,7 @@ from ..database.address import Address
 from ..database.config import NodeConfig, checkpoint_path, config_path, report_of
 from ..database.server import RunningDatabase, Shard
 from ..entities import Orchestrator
-from ..errors import AsimError, DatabaseError, EntityExistsError, MissingFileError, allowed
+from ..errors import AsimError, ConfigError, DatabaseError, EntityExistsError, MissingFileError, allowed
 from ..plan import DatabasePlan, JobSpec
 from ..status import JobState
 from .files import read_all, remove_aside, tail
@@ -205,7 +205,10 @@ class Deployments:
         :raises ConfigError: it is something else.
         :raises DatabaseError: the database does not run any more.
         """
-        data = (await to_thread.run_sync(read_all, [checkpoint]))[0]
+        try:
+            data = (await to_thread.run_sync(read_all, [checkpoint]))[0]
+        except OSError as exc:
+            raise ConfigError(allowed("checkpoint", checkpoint, f"cannot be read: {exc.strerror}")) from exc
         if not data:
             raise MissingFileError(allowed("checkpoint", checkpoint, "no such file"))
         database = RunningDatabase.from_json(checkpoint, data)

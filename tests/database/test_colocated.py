@@ -170,6 +170,46 @@ async def test_a_database_that_cannot_start(exp: Experiment, how: dict[str, obje
     assert not Path("ran").exists() and not places()
 
 
+async def test_a_program_that_closes_all_files(exp: Experiment) -> None:
+    """Daemons close what they inherited, the lock that counts ranks too: the database stays until the program ends."""
+    code = PING + (
+        "import fcntl, glob\n"
+        "place, = glob.glob(sys.argv[1])\n"
+        "os.closerange(3, s.fileno()); os.closerange(s.fileno() + 1, 1024)\n"
+        "fcntl.flock(os.open(place + '/alive', os.O_RDONLY), fcntl.LOCK_EX | fcntl.LOCK_NB)\n"  # nobody holds it
+        "import time; time.sleep(0.4)\n"  # several looks of the node
+        "print(ask('SET', 'k', 'v'))"
+    )
+    model = python(exp, "m", code, f"{tempfile.gettempdir()}/asim-{os.getuid()}/*")
+    model.colocate_db_tcp(port=0)
+    await run(exp, model)
+    assert Path(exp.exp_path, "m.out").read_text() == "+OK\n"
+
+
+async def test_a_killed_process_group(exp: Experiment) -> None:
+    """mpiexec kills the process groups of its ranks; the node is in none of them, ends by itself, and tidies up."""
+    model = python(exp, "m", PING + "import signal; os.killpg(0, signal.SIGKILL)")
+    model.colocate_db_tcp(port=0)
+    with anyio.fail_after(DEADLINE):
+        group = await exp.start(model)
+        assert group["m"].returncode == -signal.SIGKILL
+        await until(lambda: not places())
+
+
+async def test_members_at_one_socket(exp: Experiment) -> None:
+    """Of members that start at once with one socket path, one has it and the others fail; none gets another's data."""
+    settings = exp.create_run_settings("/bin/sh", ["-c", "touch up; sleep 60"])
+    ensemble = exp.create_ensemble("e", run_settings=settings, replicas=3)
+    for member in ensemble:
+        member.colocate_db_uds(unix_socket="s.sock")
+    with anyio.fail_after(DEADLINE):
+        group = await exp.start(ensemble, block=False)
+        await until(lambda: Path("up").exists() and sum(job.status.terminal for job in group) == 2)
+        failed = [job for job in group if job.status.terminal]
+        assert all("s.sock" in job.stderr.read_text() for job in failed)
+        await exp.stop(ensemble)
+
+
 @pytest.mark.slow
 async def test_a_socket_in_use(exp: Experiment) -> None:
     """Redis would take away the socket of another server; asim refuses."""

@@ -4,6 +4,7 @@ import os
 import signal
 import socket
 import subprocess
+import sys
 from pathlib import Path
 
 import anyio
@@ -75,8 +76,6 @@ async def test_the_node_is_killed_with_nobody_to_see(home: Path) -> None:
 
     config = NodeConfig(name="o", run="r", directory=str(home), ports=[0], interfaces=["lo"], secret="s")
     Path("c.json").write_text(config.to_json())
-    import sys
-
     node = subprocess.Popen([sys.executable, "-P", "-m", "asim.database.node", "c.json", "0"])
     try:
         await until(Path(config.report(0)).exists, DEADLINE)
@@ -119,6 +118,41 @@ async def test_a_stopped_shard_is_stopped(exp: Experiment) -> None:
     with anyio.fail_after(DEADLINE):
         await exp.stop(db)
     assert not alive(server)
+
+
+async def test_a_stopped_shard_of_another_experiment(exp: Experiment, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Stopping a database of another experiment that does not answer is an error; it is not said to have ended."""
+    from asim.database import server
+
+    db = exp.create_database(port=0)
+    await exp.start(db)
+    monkeypatch.setattr(server, "ANSWER", 0.5)
+    async with Experiment("later") as later:
+        found = await later.reconnect_orchestrator(db.checkpoint_file)
+        os.kill(pids(db)[0], signal.SIGSTOP)
+        try:
+            with pytest.raises(DatabaseError, match="orchestrator_0 did not end"):
+                await later.stop(found)
+            assert later.get_status(found) == [JobState.RUNNING]
+        finally:
+            os.kill(pids(db)[0], signal.SIGCONT)
+
+
+async def test_a_full_disk_at_the_end(exp: Experiment, small_disk: Path) -> None:
+    """A server beside a model that cannot save its data ends with the model all the same, and leaves nothing."""
+    code = (
+        "import os, socket\n"
+        "host, port = os.environ['SSDB'].split(':'); s = socket.create_connection((host, int(port)))\n"
+        "s.sendall(b'*3\\r\\n$3\\r\\nSET\\r\\n$1\\r\\nk\\r\\n$2000000\\r\\n' + os.urandom(2000000) + b'\\r\\n')\n"
+        "assert s.recv(5) == b'+OK\\r\\n'"
+    )
+    settings = exp.create_run_settings(sys.executable, ["-I", "-S", "-c", code], env_vars={"TMPDIR": str(small_disk)})
+    model = exp.create_model("m", settings)
+    model.colocate_db_tcp(port=0, save="1 1")
+    with anyio.fail_after(DEADLINE):
+        group = await exp.start(model)
+        assert group["m"].status is JobState.COMPLETED, group["m"].stderr.read_text()
+        await until(lambda: not list(small_disk.glob("asim-*/*")))
 
 
 async def test_memory_full(exp: Experiment) -> None:

@@ -293,4 +293,4 @@ def test_faces_are_the_same() -> None:
     assert operations(Client) == operations(SyncClient)
     assert len(operations(Client)) > 60
     assert all(inspect.getdoc(operation) for operation in operations(Client).values())
-    assert str(inspect.signature(asim.Client("h:1").tensor_exists)) == "(name: 'str') -> 'Op[bool]'"
+    assert str(inspect.signature(asim.Client("h:1").tensor_exists)) == "(name: 'str') -> 'bool'"

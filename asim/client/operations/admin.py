@@ -6,7 +6,7 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
-from ...errors import ConfigError, DatabaseError, allowed
+from ...errors import ConfigError, ConfigTypeError, DatabaseError, allowed
 from ..cluster import Shard
 from ..codec import Arg, Command, command
 from ..core import Core
@@ -16,6 +16,10 @@ from ..steps import Op, Shards
 from .placing import get_key
 
 Addresses = str | Sequence[str] | None
+CONTAINERS = frozenset(
+    {"ACL", "AI.CONFIG", "CLIENT", "CLUSTER", "COMMAND", "CONFIG", "FUNCTION", "MEMORY", "MODULE", "OBJECT"}
+)
+"""Commands whose first argument says what they do."""
 _SHARD_TAG = re.compile(rb"\A\{[^}]*\}\.", re.DOTALL)
 
 
@@ -112,13 +116,27 @@ def execute(core: Core, *words: Arg, key: str | bytes | None = None, address: st
     :raises DatabaseError: the server answered with an error.
     :raises DatabaseConnectionError: the connection was lost, and it may or may not have been done.
     """
-    verb, *rest = words
-    plain = command(
-        to_name(verb) if isinstance(verb, bytes) else str(verb), None, *rest, again=False, alone=True, address=address
-    )
+    verb, *rest = map(_word, words)
+    name = to_name(verb) if isinstance(verb, bytes) else str(verb)
+    if name.upper() in CONTAINERS and rest and isinstance(rest[0], str) and rest[0].isalpha():
+        name = " ".join([name, rest[0]])  # as errors show it
+        del rest[0]
+    plain = command(name, None, *rest, again=False, alone=True, address=address)
     place = key if key is None or isinstance(key, bytes) else to_bytes(key)
     reply: Any = yield Command(plain.parts, plain.verb, place, plain.again, plain.alone, plain.address)
     return list(reply) if isinstance(reply, tuple) else reply
+
+
+def _word(word: object) -> Arg:
+    """A word of a command.
+
+    :raises ConfigTypeError: it is something that Redis has no text for.
+    """
+    if isinstance(word, float):
+        return repr(word)
+    if isinstance(word, bool) or not isinstance(word, (str, int, bytes, bytearray, memoryview)):
+        raise ConfigTypeError(allowed("words", word, "must be str, bytes, int or float"))
+    return memoryview(word) if isinstance(word, bytearray) else word
 
 
 def _any(core: Core) -> str:

@@ -2,23 +2,35 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import pytest
 
-from asim import DatabaseConnectionError, DatabaseError, DatabaseTimeout, DataSet, KeyNotFoundError
+from asim import (
+    Client,
+    DatabaseConnectionError,
+    DatabaseError,
+    DatabaseTimeout,
+    DataSet,
+    KeyNotFoundError,
+    SyncClient,
+)
+from asim.client.codec import command
 from asim.client.core import Core
 from asim.client.keys import Prefixes, slot_of
 from asim.client.operations import admin, datasets, lists, polls, tensors
 from asim.client.options import Options
 from asim.client.replies import ErrorReply, ReplyReader
 from asim.client.steps import Exchange, Lost, Op, Pause
+from asim.errors import ConfigTypeError
 
 from .test_replies import read
 
 MAP = [[0, 8191, [b"a", 1, b""]], [8192, 16383, [b"b", 2, b""]]]
+CORE = Core(Options(address="a:1"), Prefixes())
 Answer = Callable[[str, list[bytes]], Any]
 
 
@@ -255,3 +267,25 @@ def test_polls_do_not_sleep_after_the_last_look() -> None:
     world = World(script(0, 1))
     assert world.run(polls.poll_tensor(world.core, "x", 250, 3)) is True
     assert world.run(polls.poll_tensor(world.core, "x", 250, 0)) is False
+
+
+@pytest.mark.parametrize("face", [Client, SyncClient])
+def test_methods_look_like_methods(face: type) -> None:
+    """help() and notebooks show ``self`` and what is returned, not the generator that an operation is."""
+    signature = inspect.signature(face.get_tensor)  # type: ignore[attr-defined]
+    assert str(signature) == "(self, name: 'str') -> 'Array'"
+    assert face.get_tensor.__annotations__ == {"name": "str", "return": "Array"}  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("word", [None, True, [1], {}, object()])
+def test_words_of_other_types_are_refused(word: object) -> None:
+    """What Redis has no text for is refused with its value, before anything is sent."""
+    with pytest.raises(ConfigTypeError, match="words = .*: must be str, bytes, int or float"):
+        next(admin.execute(CORE, "SET", "k", word))  # type: ignore[arg-type]
+
+
+def test_errors_name_the_subcommand() -> None:
+    """An error of CONFIG GET says so, and odd bytes of keys are shown as escapes."""
+    assert next(admin.execute(CORE, "CONFIG", "GET", "x")).text == "CONFIG GET"
+    assert next(admin.execute(CORE, "SET", "x", 0.5, key="x")).text == "SET x"
+    assert command("AI.INFO", b"{\0\0}.x").text == "AI.INFO {\\x00\\x00}.x"
