@@ -19,6 +19,7 @@ from .database.planning import (
     beside_database,
     check_colocated,
     check_files,
+    colocated_file,
     database_files,
     engine_notes,
     plan_databases,
@@ -206,7 +207,7 @@ class Planner:
                 self._program(model, "mpmd exe", part.exe)
         exe = settings.exe if settings.container else self._program(model, "exe", settings.exe)
         if model._colocated is not None:
-            exe, args = beside_database(self._context, model, outputs, self.plan.files, (exe, *args))
+            exe, args = beside_database(self._context, model, (exe, *args))
         step = settings.step(
             StepContext(
                 name=model.name,
@@ -220,11 +221,15 @@ class Planner:
                 in_batch=in_batch,
             )
         )
+        env = dict(step.env)
+        if model._colocated is not None:
+            held = {name: env.pop(name) for name in step.env if name.startswith("PYTHON")}
+            self.plan.files.update(colocated_file(self._context, model, outputs, held))
         self.plan.files.update(step.files)
         if in_batch:
             self._steps_of[model.name] = step
         argv = (self._program(model, "exe", step.argv[0]), *step.argv[1:])
-        made = (argv, tuple(step.env.items()))
+        made = (argv, tuple(env.items()))
         if settings.placeless(launcher) and not in_batch and model._colocated is None:
             self._steps[key] = made
         return made

@@ -8,6 +8,7 @@ from functools import wraps
 from types import TracebackType
 from typing import Any, Concatenate, ParamSpec, Self
 
+from ..errors import ConfigError, allowed
 from .core import Core
 from .face import Face, as_method
 from .operations import admin, datasets, lists, models, polls, scripts, tensors
@@ -35,7 +36,7 @@ class Client(Face):
     """A client of a database, for asyncio; wire-compatible with SmartRedis, whose method names it has.
 
     Any number of tasks may use one client at the same time: their commands share a few connections, and each task's
-    own commands stay in order. Use it as ``async with Client(...) as client:``; leaving the block ends the connections.
+    own commands stay in order. It belongs to the event loop in which it is first used, until that is closed. Use it as ``async with Client(...) as client:``; leaving the block ends the connections.
 
     Cancellation of any method: a reply that still comes is dropped and never seen by another caller; whether a command
     was done is unknown. A run of a model has its own connection, which is closed, so that the server need not begin
@@ -53,6 +54,7 @@ class Client(Face):
     def _begin(self, core: Core) -> None:
         super()._begin(core)
         self._servers, self._open = {}, True
+        self._loop: asyncio.AbstractEventLoop | None = None
 
     async def __aenter__(self) -> Self:
         return self
@@ -66,7 +68,10 @@ class Client(Face):
         """End all connections. What other tasks are waiting for fails with DatabaseConnectionError."""
         self._open = False
         for server in self._servers.values():
-            server.close()
+            if self._loop is not None and self._loop.is_closed():
+                server.discard()
+            else:
+                server.close()
 
     def pipeline(self) -> AsyncPipeline:
         """Collect operations and perform them together, in few round trips; see :class:`Pipeline`.
@@ -170,10 +175,25 @@ class Client(Face):
         """One exchange with one server."""
         if not self._open:
             return Lost("the client was closed", sent=False, final=True)
+        loop = asyncio.get_running_loop()
+        if self._loop is not loop:
+            self._settle(loop)
         server = self._servers.get(exchange.address)
         if server is None:
             server = self._servers[exchange.address] = Server(exchange.address, self._core.options)
         return await server.ask(exchange)
+
+    def _settle(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Belong to this event loop from now on.
+
+        :raises ConfigError: the one before is not closed.
+        """
+        if self._loop is not None and not self._loop.is_closed():
+            what = "a client belongs to the event loop in which it was first used, which is not closed; make another"
+            raise ConfigError(allowed("client", self._core.options.address, what))
+        servers, self._servers, self._loop = self._servers, {}, loop
+        for server in servers.values():
+            server.discard()
 
     async def _ask_all(self, exchanges: list[Exchange]) -> list[Outcome]:
         """Several servers at the same time."""

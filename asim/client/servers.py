@@ -56,6 +56,11 @@ class Server:
         for wire in (*self._wires, *self._idle, *self._busy):
             wire.close()
 
+    def discard(self) -> None:
+        """Let go of connections whose event loop is closed."""
+        for wire in (*self._wires, *self._idle, *self._busy):
+            wire.discard()
+
     async def _run(self, wire: Wire, exchange: Exchange) -> Outcome:
         """Use a connection of one's own; a cancelled caller's is closed, which tells the server that nobody waits."""
         self._busy.add(wire)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 import time
 from collections.abc import Callable
@@ -33,7 +34,7 @@ def blocking(operation: Callable[Concatenate[Core, P], Op[T]]) -> Callable[Conca
 class SyncClient(Face):
     """A client of a database that blocks; the same operations as :class:`asim.Client`, over one connection to a server.
 
-    Threads may share it; they take turns. Use it as ``with SyncClient(...) as client:``, or :meth:`close` it.
+    Threads may share it; they take turns. A process that was forked makes connections of its own. Use it as ``with SyncClient(...) as client:``, or :meth:`close` it.
     An exception from outside (Ctrl-C) in the middle of a reply ends the connection, so nothing reads the rest.
 
     :raises DatabaseError: (any method) a server answered with an error; it carries the command and the server's text.
@@ -47,6 +48,7 @@ class SyncClient(Face):
     def _begin(self, core: Core) -> None:
         super()._begin(core)
         self._links, self._open, self._turn = {}, True, threading.Lock()
+        self._process = os.getpid()
 
     def __enter__(self) -> Self:
         return self
@@ -157,7 +159,23 @@ class SyncClient(Face):
 
     def _ask_all(self, exchanges: list[Exchange]) -> list[Outcome]:
         """Several servers: all are asked before the first is listened to."""
-        return [self._hear(exchange, sent) for exchange, sent in [(one, self._say(one)) for one in exchanges]]
+        if self._process != os.getpid():
+            self._forked()
+        try:
+            said = [self._say(exchange) for exchange in exchanges]
+            return [self._hear(exchange, link) for exchange, link in zip(exchanges, said, strict=True)]
+        except BaseException:  # Ctrl-C, say: nobody may read what still comes
+            for exchange in exchanges:
+                if link := self._links.pop(exchange.address, None):
+                    link.close()
+            raise
+
+    def _forked(self) -> None:
+        """Let go of the connections: they are those of the process that this one was forked from."""
+        self._process = os.getpid()
+        links, self._links = self._links, {}
+        for link in links.values():
+            link.close()  # only this process's end of it
 
     def _say(self, exchange: Exchange) -> Link | Lost:
         """Send an exchange's commands."""

@@ -58,6 +58,11 @@ class Wire:
         self.lost: Lost | None = None
         loop.add_reader(sock, self._readable)
 
+    def discard(self) -> None:
+        """Close the socket, and nothing else: the event loop is closed, and nobody waits."""
+        self.lost = Lost("its event loop is closed", sent=False)
+        self._sock.close()
+
     @property
     def load(self) -> int:
         """How many requests are under way."""

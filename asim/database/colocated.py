@@ -232,7 +232,7 @@ def main(arguments: list[str]) -> int:
     environ = Config.from_env().environ
     with open(arguments[0], "rb") as file:
         asked = json.load(file)
-    identifier = asked.pop("identifier")
+    identifier, held = asked.pop("identifier"), asked.pop("env")
     config = NodeConfig.from_json(json.dumps({**asked, "run": "", "directory": "", "secret": ""}))
     mark = f"{environ.get('ASIM_JOB_ID', '')} {os.path.abspath(arguments[0])}"
     try:
@@ -241,7 +241,7 @@ def main(arguments: list[str]) -> int:
         print(f"asim: {exc}", file=sys.stderr)
         return 1
     told = {key: value for key, value in variables(report, identifier).items() if not _set_by_user(key, environ)}
-    become(arguments[2:], {**environ, **told})
+    become(arguments[2:], {**environ, **held, **told})
 
 
 def _set_by_user(key: str, environ: Mapping[str, str]) -> bool:

@@ -24,7 +24,7 @@ from typing import Any
 
 from ..config import Config
 from ..engine.installed import require_module
-from ..errors import AsimError
+from ..errors import AsimError, allowed
 from .config import ADMIN, NodeConfig, nodes_conf, redis_conf
 from .ranks import needed
 from .security import rules
@@ -58,7 +58,9 @@ class Node:
         config = self.config
         program = find_server(Config.from_env().environ)
         if program is None:
-            raise AsimError(INSTALL)
+            given = Config.from_env().environ.get("ASIM_REDIS_SERVER")
+            what = "is no executable file; give an absolute path. Or: " + INSTALL
+            raise AsimError(allowed("ASIM_REDIS_SERVER", given, what) if given else INSTALL)
         config = self.config = replace(config, module=config.module or require_module())
         self._prepare_home()
         addresses = addresses_of(config.interfaces)

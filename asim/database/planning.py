@@ -39,7 +39,20 @@ def plan_databases(context: Context, databases: Sequence[Orchestrator]) -> list[
         if context.capabilities.launcher != "local" and context.capabilities.starts:
             what = "this launcher cannot start databases"
             raise UnsupportedError(allowed(f"{database.name}: launcher", context.capabilities.launcher, what))
+    _check_ports(databases)
     return [_plan(context, database) for database in databases]
+
+
+def _check_ports(databases: Sequence[Orchestrator]) -> None:
+    """Refuse databases of one start that would want the same port of this host."""
+    taken: dict[tuple[str, int], str] = {}
+    for database in databases:
+        for port in range(database.port, database.port + database.num_shards) if database.port else ():
+            for interface in database.interfaces:
+                other = taken.setdefault((interface, port), database.name)
+                if other != database.name:
+                    what = f"{other}, started with it, has this port; port=0 takes a free one"
+                    raise ConfigError(allowed(f"{database.name}: port", port, what))
 
 
 def _plan(context: Context, database: Orchestrator) -> DatabasePlan:
@@ -125,21 +138,31 @@ def check_colocated(found: Sequence[Member], others: Iterable[Address]) -> None:
             raise ConfigError(allowed(f"{model.name}: db_identifier", beside.db_identifier, what))
 
 
-def beside_database(
-    context: Context, model: Model, outputs: str, files: dict[str, str], command: tuple[str, ...]
-) -> tuple[str, tuple[str, ...]]:
+def beside_database(context: Context, model: Model, command: tuple[str, ...]) -> tuple[str, tuple[str, ...]]:
     """The program and arguments that start a database on every host first, and then become ``command``."""
+    return context.python, ("-P", "-m", "asim.database.colocated", _colocated_path(context, model), "--", *command)
+
+
+def _colocated_path(context: Context, model: Model) -> str:
+    return f"{context.path}/.asim/{model.name}.colocated.json"
+
+
+def colocated_file(context: Context, model: Model, outputs: str, env: Mapping[str, str]) -> dict[str, str]:
+    """The file that says how: path -> text.
+
+    :param env: variables for the model's program only, as they would change the Python that starts the database.
+    """
     assert model._colocated is not None
-    path = f"{context.path}/.asim/{model.name}.colocated.json"
-    files[path] = _colocated_config(context, model._colocated, f"{outputs}/{model.name}-db.log")
-    return context.python, ("-P", "-m", "asim.database.colocated", path, "--", *command)
+    text = _colocated_config(context, model._colocated, f"{outputs}/{model.name}-db.log", env)
+    return {_colocated_path(context, model): text}
 
 
-def _colocated_config(context: Context, beside: ColocatedDB, log: str) -> str:
+def _colocated_config(context: Context, beside: ColocatedDB, log: str, env: Mapping[str, str]) -> str:
     uds = beside.kind == "uds"
     return json.dumps(
         {
             "identifier": beside.db_identifier,
+            "env": dict(env),
             "name": "db",
             "ports": [] if uds else [beside.port],
             "interfaces": list(dict.fromkeys(["lo", *beside.interfaces])),

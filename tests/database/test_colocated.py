@@ -76,6 +76,15 @@ async def test_arguments_survive(exp: Experiment) -> None:
     assert Path(exp.exp_path, "m.out").read_text().strip() == ascii(odd)
 
 
+async def test_a_python_of_its_own(exp: Experiment) -> None:
+    """Variables that change Python reach the program, and not the Python that starts its database."""
+    settings = exp.create_run_settings("/bin/sh", ["-c", 'echo "$PYTHONHOME $SSDB"'], env_vars={"PYTHONHOME": "/none"})
+    model = exp.create_model("m", settings)
+    model.colocate_db_tcp(port=0)
+    await run(exp, model)
+    assert Path(exp.exp_path, "m.out").read_text().startswith("/none 127.0.0.1:")
+
+
 async def test_exit_codes_and_signals_pass(exp: Experiment) -> None:
     """The model's own exit code, or the signal that ended it, is the job's."""
     failing, killed = sh(exp, "f", "exit 7"), sh(exp, "k", "kill -SEGV $$")

@@ -32,7 +32,7 @@ REFUSED = [
     # rights, and other users
     "ACL SETUSER default +@all", "ACL LIST", "ACL SETUSER evil on nopass ~* +@all", "ACL GETUSER asim", "ACL LOAD",
     "CONFIG SET requirepass x", "CONFIG SET masterauth x", "MONITOR", "SHUTDOWN", "SHUTDOWN NOSAVE",
-    "CLIENT KILL TYPE normal", "CLIENT LIST", "CLIENT PAUSE 1000", "SLOWLOG GET", "LATENCY DOCTOR", "SWAPDB 0 1",
+    "CLIENT KILL TYPE normal", "CLIENT LIST", "CONFIG SET maxclients 1", "CLIENT PAUSE 1000", "SLOWLOG GET", "LATENCY DOCTOR", "SWAPDB 0 1",
     "CONFIG RESETSTAT",
 ]  # fmt: skip
 

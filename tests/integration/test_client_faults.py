@@ -18,7 +18,7 @@ import anyio
 import numpy as np
 import pytest
 
-from asim import Client, DatabaseConnectionError, DatabaseError, DatabaseTimeout, DataSet, SyncClient
+from asim import Client, ConfigError, DatabaseConnectionError, DatabaseError, DatabaseTimeout, DataSet, SyncClient
 from tests.chaos.conftest import anyio_backend as anyio_backend
 
 from ..servers import RedisServer
@@ -361,3 +361,47 @@ def test_interrupted_blocking_face(tmp_path: Path) -> None:
         assert client.get_tensor("second").tobytes() == b"2" * 5
     thread.join()
     listening.close()
+
+
+def test_a_client_outlives_its_loop(server: RedisServer) -> None:
+    """With one asyncio.run after the other, the client connects anew in each; closing it in a third is fine."""
+    client = Client(f"127.0.0.1:{server.port}", connect_timeout=5)
+    asyncio.run(client.put_tensor("loops", np.arange(3)))
+    assert asyncio.run(client.get_tensor("loops")).tolist() == [0, 1, 2]
+    asyncio.run(client.aclose())
+
+
+async def test_a_client_of_another_loop(address: str, anyio_backend: object) -> None:
+    """Used in a second event loop while the first still runs, a client says what is wrong."""
+    async with Client(address, connect_timeout=5) as client:
+        await client.put_tensor("x", np.zeros(1))
+        with pytest.raises(ConfigError, match="belongs to the event loop in which it was first used"):
+            await anyio.to_thread.run_sync(lambda: asyncio.run(client.get_tensor("x")))
+        assert await client.tensor_exists("x")
+
+
+def test_interrupted_between_sending_and_receiving(server: RedisServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An exception from outside right after a command was sent does not leave its reply to the next one."""
+    with SyncClient(f"127.0.0.1:{server.port}", connect_timeout=5) as client:
+        client.put_tensor("a", np.zeros(3))
+        client.put_tensor("b", np.ones(3))
+        with monkeypatch.context() as patched:
+            patched.setattr(SyncClient, "_hear", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+            with pytest.raises(KeyboardInterrupt):
+                client.get_tensor("a")
+        assert client.get_tensor("b").tolist() == [1, 1, 1]
+
+
+def test_a_forked_process_has_its_own_connections(server: RedisServer) -> None:
+    """Parent and child use a client that both have since before the fork, at the same time, and neither sees the other's."""
+    with SyncClient(f"127.0.0.1:{server.port}", connect_timeout=5, timeout=5) as client:
+        for number in range(10):
+            client.put_tensor(f"f{number}", np.full(2000, number))
+        child = os.fork()
+        try:
+            good = all((client.get_tensor(f"f{number % 10}") == number % 10).all() for number in range(300))
+        except BaseException:  # noqa: BLE001  (a forked child must not go on with the tests)
+            good = False
+        if not child:
+            os._exit(0 if good else 1)
+        assert good and os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0

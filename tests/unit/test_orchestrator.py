@@ -170,6 +170,16 @@ def test_two_databases_of_one_name() -> None:
         planned(Orchestrator(), busy={"orchestrator_0"})
 
 
+def test_two_databases_of_one_port() -> None:
+    """Databases of one start that want the same port are refused before anything is started; other interfaces are fine."""
+    first = Orchestrator(port=7000, db_nodes=3)
+    with pytest.raises(ConfigError, match="two: port = 7002: orchestrator, started with it, has this port"):
+        planned(first, Orchestrator(port=7002, db_identifier="two"))
+    planned(
+        first, Orchestrator(port=7003, db_identifier="two"), Orchestrator(port=7000, interface="x", db_identifier="x")
+    )
+
+
 def test_a_database_for_another_launcher() -> None:
     """A database made for slurm is refused by a local experiment."""
     with pytest.raises(ConfigError, match="launcher = 'slurm': this experiment's launcher is local"):
@@ -188,7 +198,7 @@ def test_a_model_may_wait_for_a_database() -> None:
 
 def test_a_colocated_program_is_run_through_asim() -> None:
     """The program and every argument follow "--", one item each, whatever is in them."""
-    one = Model("m", {}, RunSettings("sh", ["-c", "echo '$HOME'\n\"x y\""]))
+    one = Model("m", {}, RunSettings("sh", ["-c", "echo '$HOME'\n\"x y\""], env_vars={"A": 1, "PYTHONPATH": "/mine"}))
     one.colocate_db_tcp(port=0, ifname="eth9", db_cpus=2, custom_pinning=[1], debug=True, maxmemory="1mb")
     plan = planned(one, python="/py", path="/exp")
     (job,) = plan.jobs
@@ -198,8 +208,9 @@ def test_a_colocated_program_is_run_through_asim() -> None:
     told = json.loads(plan.files[path])
     assert told["ports"] == [0] and told["interfaces"] == ["lo", "eth9"] and told["cpus"] == [1]
     assert told["log"].endswith("/m-db.log") and told["options"] == {"maxmemory": "1mb"}
-    identifier = told.pop("identifier")
-    assert identifier == ""
+    identifier, env = told.pop("identifier"), told.pop("env")
+    assert (identifier, env) == ("", {"PYTHONPATH": "/mine"})
+    assert dict(job.env) == {"A": "1"}  # what changes Python must not change asim's own
     NodeConfig.from_json(json.dumps({**told, "run": "", "directory": "", "secret": ""}))
 
 

@@ -7,9 +7,10 @@
 
 #define NOT_HARMLESS "ERR ASIM.CONFIGSET sets only parameters that touch neither files nor addresses nor access"
 
-/* In upper case; a last * stands for anything. Nothing here names a file, an address, a program or a user. */
+/* In upper case; a last * stands for anything. Nothing here names a file, an address, a program or a user, or can lock
+ * others out. */
 static const char *const HARMLESS[] = {
-    "MAXMEMORY", "MAXMEMORY-POLICY", "MAXMEMORY-SAMPLES", "MAXCLIENTS", "PROTO-MAX-BULK-LEN", "SAVE", "TIMEOUT",
+    "MAXMEMORY", "MAXMEMORY-POLICY", "MAXMEMORY-SAMPLES", "PROTO-MAX-BULK-LEN", "SAVE", "TIMEOUT",
     "TCP-KEEPALIVE", "NOTIFY-KEYSPACE-EVENTS", "SLOWLOG-*", "LATENCY-MONITOR-THRESHOLD", "LAZYFREE-*",
     "ACTIVEREHASHING", "HZ", "DYNAMIC-HZ", "HASH-MAX-*", "LIST-*", "SET-MAX-*", "ZSET-MAX-*", "STREAM-NODE-MAX-*",
     "ACTIVEDEFRAG", "CLIENT-OUTPUT-BUFFER-LIMIT", "CLIENT-QUERY-BUFFER-LIMIT", "APPENDFSYNC",

@@ -99,8 +99,13 @@ static int config_chunk_size(RedisModuleCtx *ctx, RedisModuleString *value) {
     return reply_ok(ctx);
 }
 
+enum { LONGEST_PATH = 4096 };
+
 /* Remembered only to be told again: nothing is ever loaded into the server. */
 static int config_path(RedisModuleCtx *ctx, RedisModuleString *value) {
+    size_t size;
+    redis.StringPtrLen(value, &size);
+    if (size > LONGEST_PATH) return reply_error(ctx, "ERR BACKENDSPATH: too long");
     if (backends_path) redis.Free(backends_path);
     backends_path = text_from(value);
     return reply_ok(ctx);
