@@ -152,7 +152,7 @@ async def test_moved_slots_are_followed(client: Client, cluster: RedisCluster) -
 
 
 async def test_slots_move_under_load(client: Client, cluster: RedisCluster) -> None:
-    """Tasks that write and read while a slot moves to and fro never see an error or an old value."""
+    """Tasks that write and read while a slot moves back and forth never see an error or an old value."""
     moving = asyncio.get_running_loop().run_in_executor(None, to_and_fro, cluster, slot_of(b"load"))
 
     async def work(number: int) -> int:
