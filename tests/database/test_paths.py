@@ -63,18 +63,17 @@ async def test_a_checkpoint_that_cannot_be_read(exp: Experiment, home: Path) -> 
         await exp.reconnect_orchestrator(home)
 
 
-async def test_a_file_system_without_locks(exp: Experiment, home: Path) -> None:
+async def test_a_file_system_without_locks(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Where files cannot be locked, the ranks of a model cannot meet: the job fails and says what to change."""
     (home / "lib").mkdir()
     (home / "lib" / "sitecustomize.py").write_text(
         "import errno, fcntl\ndef flock(*_): raise OSError(errno.ENOSYS, 'Function not implemented')\nfcntl.flock = flock"
     )
-    settings = exp.create_run_settings(
-        sys.executable, ["-c", "open('ran', 'w')"], env_vars={"PYTHONPATH": f"{home}/lib"}
-    )
-    model = exp.create_model("m", settings)
-    model.colocate_db_tcp(port=0)
-    with anyio.fail_after(DEADLINE):
-        group = await exp.start(model)
-    assert "cannot be locked (Function not implemented); set TMPDIR" in group["m"].stderr.read_text()
+    monkeypatch.setenv("PYTHONPATH", f"{home}/lib")  # in the driver's environment, where it is for every Python
+    async with Experiment("exp") as exp:
+        model = exp.create_model("m", exp.create_run_settings(sys.executable, ["-c", "open('ran', 'w')"]))
+        model.colocate_db_tcp(port=0)
+        with anyio.fail_after(DEADLINE):
+            group = await exp.start(model)
+        assert "cannot be locked (Function not implemented); set TMPDIR" in group["m"].stderr.read_text()
     assert not Path("ran").exists()
