@@ -59,7 +59,7 @@ demo-database: $(VENV)/.demo
 	$(BIN)/python examples/key_prefixing/experiment.py
 
 test: $(VENV)/.test
-	$(BIN)/python -m pytest -m "not slow"
+	$(BIN)/python -m pytest -m "not slow" -n 2 --dist loadfile
 
 test-all: $(VENV)/.test
 	$(BIN)/python -m pytest

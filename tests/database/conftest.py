@@ -1,6 +1,7 @@
 """What the tests of databases need, and share with the other tests with real processes."""
 
 import os
+from pathlib import Path
 
 import pytest
 import redis
@@ -19,8 +20,10 @@ CLUSTER = pytest.param(3, marks=pytest.mark.slow)
 
 
 @pytest.fixture(autouse=True)
-def needed() -> None:
-    """A redis-server, and the compiled engine."""
+def needed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A redis-server, the compiled engine, and a directory where ranks meet that no other test looks at."""
+    (tmp_path / "meet").mkdir()
+    monkeypatch.setenv("TMPDIR", str(tmp_path / "meet"))
     if find_server(dict(os.environ)) is None:
         missing("there is no redis-server")
     if not module_file().exists():

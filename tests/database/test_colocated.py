@@ -3,7 +3,6 @@
 import os
 import signal
 import sys
-import tempfile
 from dataclasses import replace
 from pathlib import Path
 
@@ -36,7 +35,7 @@ PING = (
 
 def places() -> list[Path]:
     """What is left of the places where ranks meet."""
-    return list(Path(tempfile.gettempdir(), f"asim-{os.getuid()}").glob("*"))
+    return list(Path(os.environ["TMPDIR"], f"asim-{os.getuid()}").glob("*"))
 
 
 async def run(exp: Experiment, *models: Model) -> None:
@@ -76,6 +75,7 @@ async def test_arguments_survive(exp: Experiment) -> None:
     assert Path(exp.exp_path, "m.out").read_text().strip() == ascii(odd)
 
 
+@pytest.mark.slow
 async def test_a_python_of_its_own(exp: Experiment) -> None:
     """Variables that change Python reach the program, and not the Python that starts its database."""
     settings = exp.create_run_settings("/bin/sh", ["-c", 'echo "$PYTHONHOME $SSDB"'], env_vars={"PYTHONHOME": "/none"})
@@ -96,6 +96,7 @@ async def test_exit_codes_and_signals_pass(exp: Experiment) -> None:
     await until(lambda: not places())
 
 
+@pytest.mark.slow
 async def test_sigpipe_is_as_for_any_program(exp: Experiment) -> None:
     """The wrapper's ignored SIGPIPE is not inherited: ``yes | head`` ends quietly."""
     model = exp.create_model(
@@ -107,6 +108,7 @@ async def test_sigpipe_is_as_for_any_program(exp: Experiment) -> None:
     assert "Broken pipe" not in Path(exp.exp_path, "m.err").read_text()
 
 
+@pytest.mark.slow
 async def test_a_program_that_does_not_exist_on_the_host(exp: Experiment) -> None:
     """What cannot be run is told as a shell does, by 127 and its name."""
     model = sh(exp, "m", "true")
@@ -148,6 +150,7 @@ async def test_members_have_a_database_each(exp: Experiment) -> None:
     assert len({job.stdout.read_text() for job in group}) == 3
 
 
+@pytest.mark.slow
 async def test_pinning_options_and_log(exp: Experiment) -> None:
     """The server is pinned where asked, has the options that were given, and logs when debug is on."""
     cpu = max(os.sched_getaffinity(0))
@@ -179,6 +182,7 @@ async def test_a_database_that_cannot_start(exp: Experiment, how: dict[str, obje
     assert not Path("ran").exists() and not places()
 
 
+@pytest.mark.slow
 async def test_a_program_that_closes_all_files(exp: Experiment) -> None:
     """Daemons close what they inherited, the lock that counts ranks too: the database stays until the program ends."""
     code = PING + (
@@ -195,6 +199,7 @@ async def test_a_program_that_closes_all_files(exp: Experiment) -> None:
     assert Path(exp.exp_path, "m.out").read_text() == "+OK\n"
 
 
+@pytest.mark.slow
 async def test_a_killed_process_group(exp: Experiment) -> None:
     """mpiexec kills the process groups of its ranks; the node is in none of them, ends by itself, and tidies up."""
     model = python(exp, "m", PING + "import signal; os.killpg(0, signal.SIGKILL)")
@@ -205,6 +210,7 @@ async def test_a_killed_process_group(exp: Experiment) -> None:
         await until(lambda: not places())
 
 
+@pytest.mark.slow
 async def test_members_at_one_socket(exp: Experiment) -> None:
     """Of members that start at once with one socket path, one has it and the others fail; none gets another's data."""
     settings = exp.create_run_settings("/bin/sh", ["-c", "touch up; sleep 60"])

@@ -17,6 +17,7 @@ DEADLINE = 30
 
 
 @pytest.mark.parametrize("name", ["a[1]*?", "a b'\"$;\\", "ü€", os.fsdecode(b"\xff"), "x" * 200 + "/" + "y" * 200])
+@pytest.mark.slow
 async def test_odd_directories(exp: Experiment, home: Path, name: str) -> None:
     """Any directory will do. (Redis takes the path of its configuration for a pattern, and finds nothing.)"""
     db = exp.create_database(port=0, path=home / name)
@@ -29,6 +30,7 @@ async def test_odd_directories(exp: Experiment, home: Path, name: str) -> None:
             assert await (await later.reconnect_orchestrator(db.checkpoint_file)).is_active()
 
 
+@pytest.mark.slow
 async def test_a_file_where_the_socket_is_to_be(exp: Experiment, home: Path) -> None:
     """Redis would remove what is at the path of its socket; asim refuses, and the file is still there."""
     (home / "data.h5").write_text("data")
@@ -37,6 +39,7 @@ async def test_a_file_where_the_socket_is_to_be(exp: Experiment, home: Path) -> 
     assert (home / "data.h5").read_text() == "data"
 
 
+@pytest.mark.slow
 async def test_two_databases_at_one_socket(exp: Experiment, home: Path) -> None:
     """Of two databases in one start with one socket path neither takes it away from the other."""
     one, two = (exp.create_database(port=0, unix_socket=str(home / "s"), db_identifier=name) for name in ("a", "b"))
@@ -45,6 +48,7 @@ async def test_two_databases_at_one_socket(exp: Experiment, home: Path) -> None:
     assert not await one.is_active() and not await two.is_active()
 
 
+@pytest.mark.slow
 async def test_a_stale_socket_is_replaced(exp: Experiment, home: Path) -> None:
     """A socket that a killed server left behind is in nobody's way."""
     db = exp.create_database(port=0, unix_socket=str(home / "s"))
@@ -63,6 +67,7 @@ async def test_a_checkpoint_that_cannot_be_read(exp: Experiment, home: Path) -> 
         await exp.reconnect_orchestrator(home)
 
 
+@pytest.mark.slow
 async def test_a_file_system_without_locks(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Where files cannot be locked, the ranks of a model cannot meet: the job fails and says what to change."""
     (home / "lib").mkdir()

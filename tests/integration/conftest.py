@@ -8,6 +8,16 @@ import anyio
 import pytest
 
 from asim import Experiment, Model
+from tests.conftest import BACKENDS
+
+PLAIN, UVLOOP = BACKENDS
+
+
+@pytest.fixture(params=[PLAIN, pytest.param(*UVLOOP.values, id=UVLOOP.id, marks=pytest.mark.slow)])
+def anyio_backend(request: pytest.FixtureRequest) -> object:
+    """Plain asyncio in the fast suite; that uvloop makes no difference is left to the slow one."""
+    return request.param
+
 
 pytestmark = pytest.mark.anyio
 
