@@ -193,7 +193,7 @@ async def test_a_program_that_closes_all_files(exp: Experiment) -> None:
         "import time; time.sleep(0.4)\n"  # several looks of the node
         "print(ask('SET', 'k', 'v'))"
     )
-    model = python(exp, "m", code, f"{tempfile.gettempdir()}/asim-{os.getuid()}/*")
+    model = python(exp, "m", code, f"{os.environ['TMPDIR']}/asim-{os.getuid()}/*")
     model.colocate_db_tcp(port=0)
     await run(exp, model)
     assert Path(exp.exp_path, "m.out").read_text() == "+OK\n"
