@@ -182,7 +182,7 @@ def _become_node(argv: list[str], told: int, log: str) -> NoReturn:
         for fd, number in ((null, 0), (out, 1), (out, 2)):
             os.dup2(fd, number)
         os.closerange(3, told)
-        os.closerange(told + 1, 256)  # above all the lock on ``alive``, which is for the ranks
+        os.closerange(told + 1, 1 << 16)  # above all the lock on ``alive``, which is for the ranks
         os.execv(argv[0], argv)
     finally:
         os._exit(127)
