@@ -22,6 +22,14 @@ pytestmark = pytest.mark.anyio
 DEADLINE = 30
 
 
+def three_ports() -> int:
+    """The first of three ports that nobody has, nor those of their buses."""
+    port = free_port(["127.0.0.1"], cluster=True)
+    while not all(can_listen("127.0.0.1", port + more) for more in (0, 1, 2, 10_000, 10_001, 10_002)):
+        port += 3
+    return port
+
+
 # -- starting
 
 
@@ -75,9 +83,7 @@ async def test_several_databases(exp: Experiment) -> None:
 @pytest.mark.slow
 async def test_consecutive_ports(exp: Experiment) -> None:
     """A cluster at port p is at p, p+1, p+2."""
-    port = free_port(["127.0.0.1"], cluster=True)
-    while not all(can_listen("127.0.0.1", port + more) for more in (0, 1, 2, 10_000, 10_001, 10_002)):
-        port += 3
+    port = three_ports()
     db = exp.create_database(port=port, db_nodes=3)
     with anyio.fail_after(DEADLINE):
         await exp.start(db)
@@ -212,7 +218,7 @@ async def test_a_model_starts_when_the_database_is_ready(exp: Experiment) -> Non
 async def test_a_port_in_use(exp: Experiment, nodes: int) -> None:
     """A taken port is refused with the name of its owner, and nothing is left running."""
     with socket.socket() as other:
-        port = free_port(["127.0.0.1"], cluster=True)
+        port = three_ports()
         other.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         other.bind(("127.0.0.1", port))
         other.listen()
