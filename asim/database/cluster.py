@@ -30,6 +30,7 @@ async def form(database: RunningDatabase, config: NodeConfig, deadline: float) -
         with anyio.fail_after(deadline):
             for number in range(len(database.shards)):
                 await _take_slots(database, config, number)
+            await _introduce(database)  # not before: for a moment each has had all slots, which none must hear of
             await _until_complete(database)
             await database.configure("cluster-require-full-coverage", "yes")
             await database.configure("cluster-node-timeout", str(NODE_TIMEOUT_MS))
@@ -42,7 +43,7 @@ async def form(database: RunningDatabase, config: NodeConfig, deadline: float) -
 
 
 async def _take_slots(database: RunningDatabase, config: NodeConfig, number: int) -> None:
-    """One shard: leave the node that is not there, keep one range of its slots, meet the others."""
+    """One shard: leave the node that is not there, and keep one range of its slots."""
     me, client = database.shards[number], database.clients[number]
     await client.execute("CLUSTER", "FAILOVER", "TAKEOVER")
     for other, (first, last) in enumerate(slot_ranges(len(database.shards))):
@@ -51,8 +52,13 @@ async def _take_slots(database: RunningDatabase, config: NodeConfig, number: int
         elif other != number:
             await client.execute("CLUSTER", "DELSLOTS", *range(first, last + 1))
     await client.execute("CLUSTER", "FORGET", absent_id(config))
-    for shard in database.shards[number + 1 :]:
-        await client.execute("CLUSTER", "MEET", shard.ip, shard.port, shard.port + BUS)
+
+
+async def _introduce(database: RunningDatabase) -> None:
+    """Let every shard meet those that follow it."""
+    for number, client in enumerate(database.clients):
+        for shard in database.shards[number + 1 :]:
+            await client.execute("CLUSTER", "MEET", shard.ip, shard.port, shard.port + BUS)
 
 
 async def _until_complete(database: RunningDatabase) -> None:
