@@ -19,8 +19,9 @@ class Databases:
 
     name: str
 
-    def _runtime(self) -> Session:
-        raise NotImplementedError
+    if TYPE_CHECKING:  # Experiment has it
+
+        def _runtime(self) -> Session: ...
 
     async def reconnect_orchestrator(self, checkpoint: str | os.PathLike[str]) -> Orchestrator:
         """Use a database that another process started, perhaps on another day, and left running.

@@ -192,7 +192,7 @@ class Node:
             info = talk("INFO", "server")
             assert isinstance(info, bytes)
             rows = dict(line.split(":", 1) for line in info.decode("utf-8", "replace").splitlines() if ":" in line)
-            return {"version": rows["redis_version"], "redis_run_id": rows["run_id"]}
+            return {"version": rows["redis_version"], "run_id": rows["run_id"]}
         finally:
             talk.close()
 

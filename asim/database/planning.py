@@ -57,6 +57,7 @@ def _check_ports(databases: Sequence[Orchestrator]) -> None:
 
 def _plan(context: Context, database: Orchestrator) -> DatabasePlan:
     directory = os.path.normpath(os.path.join(context.path, database._path or database.name))
+    ids = [new_id(f"{context.token} {database.name}", shard) for shard in range(database.num_shards)]
     config = NodeConfig(
         name=database.name,
         run="",
@@ -65,7 +66,7 @@ def _plan(context: Context, database: Orchestrator) -> DatabasePlan:
         interfaces=database.interfaces,
         secret="",
         module=next((path for field, path in database_files(context, database) if field == "module"), ""),
-        node_ids=[new_id(context.token, shard) for shard in range(database.num_shards)] if database.is_cluster else [],
+        node_ids=ids if database.is_cluster else [],
         options=dict(database.options),
         socket=_socket(context, f"{database.name}: unix_socket", database.unix_socket),
         deadline=database.start_timeout,

@@ -51,18 +51,7 @@ class Shard:
     @classmethod
     def of(cls, name: str, report: Mapping[str, Any]) -> Shard:
         """From what its node reported."""
-        return cls(
-            name=name,
-            host=report["host"],
-            ip=report["ip"],
-            port=report["port"],
-            socket=report["socket"],
-            pid=report["pid"],
-            node_pid=report["node_pid"],
-            node_id=report["node_id"],
-            version=report["version"],
-            run_id=report["redis_run_id"],
-        )
+        return cls(name=name, **{field: report[field] for field in cls.__slots__ if field != "name"})
 
     @property
     def address(self) -> str:

@@ -1,4 +1,7 @@
-"""A few commands to a server, blocking, with nothing but a socket: what a node needs before anybody else can connect."""
+"""A few commands to a server, blocking, with nothing but a socket: what a node needs before anybody else can connect.
+
+(``asim.SyncClient`` could do it, but importing numpy and hiredis takes longer than a server needs to start.)
+"""
 
 from __future__ import annotations
 

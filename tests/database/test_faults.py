@@ -12,7 +12,7 @@ import pytest
 import redis
 
 from asim import EventStream, Experiment, JobState
-from asim.errors import DatabaseError
+from asim.errors import AsimError, DatabaseError
 from asim.runtime import deployment
 from tests.conftest import missing
 from tests.integration.conftest import alive, python, sh, until
@@ -213,7 +213,7 @@ async def test_a_full_disk(exp: Experiment, small_disk: Path) -> None:
 async def test_a_disk_that_is_full_at_the_start(exp: Experiment, small_disk: Path) -> None:
     """No room for the configuration: an error with the reason, and nothing is left running."""
     (small_disk / "fill").write_bytes(bytes(1 << 20))
-    with anyio.fail_after(DEADLINE), pytest.raises(Exception, match="No space left"):
+    with anyio.fail_after(DEADLINE), pytest.raises(AsimError, match="No space left"):
         await exp.start(exp.create_database(port=0, path=small_disk / "db"))
 
 

@@ -13,7 +13,14 @@ import redis
 import asim
 from asim import Experiment, JobState
 from asim.database.server_program import can_listen, free_port
-from asim.errors import ConfigError, DatabaseError, EntityExistsError, MissingFileError, UnsupportedError
+from asim.errors import (
+    ConfigError,
+    DatabaseError,
+    EntityExistsError,
+    FileActionError,
+    MissingFileError,
+    UnsupportedError,
+)
 from tests.integration.conftest import alive, marked, python, sh, until
 
 from .conftest import CLUSTER, config, connect, pids
@@ -259,7 +266,7 @@ async def test_no_engine(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 async def test_a_directory_that_cannot_be_made(exp: Experiment) -> None:
     """A path that cannot be a directory is an error, and nothing is left running."""
     Path("file").write_text("")
-    with pytest.raises(Exception, match="file"):
+    with pytest.raises(FileActionError, match="Not a directory: .*file"):
         await exp.start(exp.create_database(port=0, path=Path("file/db").absolute()))
 
 

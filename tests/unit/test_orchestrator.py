@@ -11,7 +11,7 @@ from asim.database.address import Address
 from asim.database.config import NodeConfig, new_id, nodes_conf, quoted, redis_conf, report_of, slot_ranges
 from asim.database.environment import application_environment
 from asim.database.security import rules
-from asim.errors import ConfigError, ConfigTypeError, DatabaseError, EntityExistsError, UnsupportedError
+from asim.errors import AsimError, ConfigError, ConfigTypeError, DatabaseError, EntityExistsError, UnsupportedError
 from asim.members import databases
 from asim.plan import Facts, LaunchPlan
 from asim.planner import Planner
@@ -156,6 +156,12 @@ def test_plan_of_a_cluster() -> None:
     assert argv == ("/py", "-P", "-m", "asim.database.node", "/exp/orchestrator/.asim-orchestrator.json", "2")
 
 
+def test_clusters_have_ids_of_their_own() -> None:
+    """No node of one cluster has the id of a node of another, as Redis knows nodes by their ids."""
+    plan = planned(Orchestrator(port=0, db_nodes=3), Orchestrator(port=0, db_nodes=3, db_identifier="two"))
+    assert len({one for database in plan.databases for one in database.config.node_ids}) == 6
+
+
 def test_any_port_is_any_port_for_every_shard() -> None:
     """Port 0 stays 0: each node looks for a free one."""
     plan = planned(Orchestrator(port=0, db_nodes=3))
@@ -297,7 +303,7 @@ def test_node_config_survives_json() -> None:
 @pytest.mark.parametrize("text", ["", "[]", '{"x": 1}', '{"name": "a"}', "nonsense"])
 def test_a_broken_node_config(text: str) -> None:
     """Anything else is refused with the list of fields."""
-    with pytest.raises(Exception, match="no configuration of a database node"):
+    with pytest.raises(AsimError, match="no configuration of a database node"):
         NodeConfig.from_json(text)
 
 
