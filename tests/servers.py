@@ -90,6 +90,7 @@ class RedisServer:
 
     :param binary: the server program; by default the first of :func:`binaries` in PATH.
     :param module: True for the compiled engine, the path of another module, or False for none.
+    :param module_args: its arguments.
     :param directory: where the socket, the log and the data are; by default a new temporary one, removed on exit.
     :param args: more words for the command line; they override what is set here.
     :param cluster: with cluster mode.
@@ -104,10 +105,12 @@ class RedisServer:
         args: Sequence[str] = (),
         cluster: bool = False,
         env: Mapping[str, str] | None = None,
+        module_args: Sequence[str] = (),
     ) -> None:
         self.binary = binary or shutil.which("redis-server") or next(iter(binaries().values()))
         self.module: Path | None = fresh_module() if module is True else Path(module) if module else None
         self.args, self.cluster, self.env = tuple(args), cluster, dict(env or {})
+        self.module_args = tuple(module_args)
         self._given = directory
         self.port = self.pid = 0
         self.process: subprocess.Popen[bytes] | None = None
@@ -128,7 +131,7 @@ class RedisServer:
     def command(self) -> list[str]:
         """The command line."""
         cluster = ["--cluster-enabled", "yes", "--cluster-node-timeout", "500"] if self.cluster else []
-        module = ["--loadmodule", str(self.module)] if self.module else []
+        module = ["--loadmodule", str(self.module), *self.module_args] if self.module else []
         # fmt: off
         return [
             self.binary, "--port", str(self.port), "--bind", "127.0.0.1", "--unixsocket", str(self.socket),

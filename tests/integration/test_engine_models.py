@@ -139,15 +139,15 @@ def test_what_is_no_script(db: redis.Redis, words: list[Any], error: str) -> Non
 
 
 def test_info(db: redis.Redis) -> None:
-    """AI.INFO tells 18 things of models and scripts, also with RESETSTAT and under a new name."""
+    """AI.INFO tells 11 things of models and scripts, also with RESETSTAT and under a new name."""
     ask(db, "AI.MODELSTORE", "{\0\0}.m", "ONNX", "CPU", "TAG", "v1", "BLOB", "x")
     ask(db, "AI.SCRIPTSET", "s", "GPU", "SOURCE", SOURCE)
-    zero = {"duration": 0, "samples": 0, "calls": 0, "errors": 0}
+    zero = {"duration": 0, "samples": 0, "calls": 0, "errors": 0, "state": b"ready", "digest": b""}
     model = {"key": b"{\0\0}.m", "type": b"MODEL", "backend": b"ONNX", "device": b"CPU", "tag": b"v1", **zero}
     script = {"key": b"s", "type": b"SCRIPT", "backend": b"TORCH", "device": b"GPU", "tag": b"", **zero, "samples": -1}
     for reset in ([], ["RESETSTAT"]):
         reply = ask(db, "AI.INFO", "{\0\0}.m", *reset)
-        assert (len(reply), pairs(reply)) == (18, model)
+        assert (len(reply), pairs(reply)) == (22, model)
         assert pairs(ask(db, "AI.INFO", "s", *reset)) == script
     db.rename("s", "s2")
     assert pairs(ask(db, "AI.INFO", "s2")) == {**script, "key": b"s2"}
@@ -183,8 +183,10 @@ def test_config(db: redis.Redis) -> None:
 
 
 def test_not_served(db: redis.Redis) -> None:
-    """Runs and DAGs have errors of their own, not `unknown command`."""
-    none = "ERR inference is not available in this version of asim"
+    """Without workers, runs are refused in words; and so are DAGs everywhere."""
+    none = "ERR this server has no inference workers"
+    assert ask(db, "AI.MODELSTORE", "m", "TORCH", "CPU", "BLOB", "x") == b"OK"
+    assert ask(db, "AI.SCRIPTSET", "s", "CPU", "SOURCE", "x") == b"OK"
     assert ask(db, "AI.MODELEXECUTE", "m", "INPUTS", 1, "a", "OUTPUTS", 1, "b") == none
     assert ask(db, "AI.MODELRUN", "m", "INPUTS", "a", "OUTPUTS", "b") == none
     assert ask(db, "AI.SCRIPTRUN", "s", "f", "INPUTS", "a", "OUTPUTS", "b") == none

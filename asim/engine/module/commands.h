@@ -2,6 +2,7 @@
 #ifndef ASIM_COMMANDS_H
 #define ASIM_COMMANDS_H
 
+#include <stdbool.h>
 #include <string.h>
 
 #include "redis_api.h"
@@ -28,6 +29,13 @@ int script_execute_command(RedisModuleCtx *ctx, RedisModuleString **argv, int ar
 int script_run_command(RedisModuleCtx *ctx, RedisModuleString **argv, int argc);
 int dag_command(RedisModuleCtx *ctx, RedisModuleString **argv, int argc);
 
+int done_command(RedisModuleCtx *ctx, RedisModuleString **argv, int argc);
+int next_command(RedisModuleCtx *ctx, RedisModuleString **argv, int argc);
+int fetch_command(RedisModuleCtx *ctx, RedisModuleString **argv, int argc);
+int prepare_command(RedisModuleCtx *ctx, RedisModuleString **argv, int argc);
+int wanted_command(RedisModuleCtx *ctx, RedisModuleString **argv, int argc);
+int worker_command(RedisModuleCtx *ctx, RedisModuleString **argv, int argc);
+
 int filter_register(RedisModuleCtx *ctx);
 
 static inline int reply_ok(RedisModuleCtx *ctx) { return redis.ReplyWithSimpleString(ctx, "OK"); }
@@ -38,6 +46,11 @@ static inline int reply_word(RedisModuleCtx *ctx, const char *word) {
 
 /* Whether the key holds such an object; otherwise answers the error: `missing` where it holds nothing. */
 int value_at(RedisModuleCtx *ctx, RedisModuleKey *key, RedisModuleType *type, const char *missing, void **value);
+
+/* Puts a new value at the key instead of one of its type or of nothing, without a time to live. False, and the value is
+ * released, when the key has another type. */
+bool put_value(RedisModuleCtx *ctx, RedisModuleString *name, RedisModuleType *type, void *value,
+               void (*release)(void *));
 
 /* What AI.*SET and AI.*STORE do with a new object: puts it at the key instead of an object of the same type or of
  * nothing, without a time to live; answers and replicates. The object is released when the key has another type. */

@@ -1,34 +1,30 @@
 /* AI.INFO key [RESETSTAT], AI._MODELSCAN, AI._SCRIPTSCAN, AI.CONFIG */
-#include "commands.h"
-#include "model.h"
+#include <stdio.h>
 
-static void reply_stats(RedisModuleCtx *ctx, const Stats *stats, int64_t samples) {
+#include "commands.h"
+#include "object.h"
+
+static void reply_digest(RedisModuleCtx *ctx, const Runs *runs) {
+    char text[2 * DIGEST_SIZE + 1] = "";
+    for (int i = 0; runs->checked && i < DIGEST_SIZE; i++) snprintf(text + 2 * i, 3, "%02x", runs->digest[i]);
+    reply_word(ctx, text);
+}
+
+/* The first 18 elements are RedisAI's. */
+static void reply_info(RedisModuleCtx *ctx, RedisModuleString *name, const Object *object) {
+    const Stats *stats = &object->runs.stats;
+    redis.ReplyWithArray(ctx, 22);
+    reply_word(ctx, "key"), redis.ReplyWithString(ctx, name);
+    reply_word(ctx, "type"), reply_word(ctx, object->kind == KIND_MODEL ? "MODEL" : "SCRIPT");
+    reply_word(ctx, "backend"), reply_word(ctx, BACKEND_NAMES[object->backend]);
+    reply_word(ctx, "device"), reply_word(ctx, object->device.name);
+    reply_word(ctx, "tag"), reply_text(ctx, object->tag);
     reply_word(ctx, "duration"), redis.ReplyWithLongLong(ctx, stats->duration_us);
-    reply_word(ctx, "samples"), redis.ReplyWithLongLong(ctx, samples);
+    reply_word(ctx, "samples"), redis.ReplyWithLongLong(ctx, object->kind == KIND_MODEL ? stats->samples : -1);
     reply_word(ctx, "calls"), redis.ReplyWithLongLong(ctx, stats->calls);
     reply_word(ctx, "errors"), redis.ReplyWithLongLong(ctx, stats->errors);
-}
-
-static void reply_object(RedisModuleCtx *ctx, RedisModuleString *name, const char *type, const char *backend,
-                         const Device *device, const Text *tag) {
-    redis.ReplyWithArray(ctx, 18);
-    reply_word(ctx, "key"), redis.ReplyWithString(ctx, name);
-    reply_word(ctx, "type"), reply_word(ctx, type);
-    reply_word(ctx, "backend"), reply_word(ctx, backend);
-    reply_word(ctx, "device"), reply_word(ctx, device->name);
-    reply_word(ctx, "tag"), reply_text(ctx, tag);
-}
-
-static void info_model(RedisModuleCtx *ctx, RedisModuleString *name, Model *model, bool reset) {
-    if (reset) model->stats = (Stats){0};
-    reply_object(ctx, name, "MODEL", BACKEND_NAMES[model->backend], &model->device, model->tag);
-    reply_stats(ctx, &model->stats, model->stats.samples);
-}
-
-static void info_script(RedisModuleCtx *ctx, RedisModuleString *name, Script *script, bool reset) {
-    if (reset) script->stats = (Stats){0};
-    reply_object(ctx, name, "SCRIPT", "TORCH", &script->device, script->tag);
-    reply_stats(ctx, &script->stats, -1);
+    reply_word(ctx, "state"), reply_word(ctx, object_quarantined(object) ? "quarantined" : "ready");
+    reply_word(ctx, "digest"), reply_digest(ctx, &object->runs);
 }
 
 int info_command(RedisModuleCtx *ctx, RedisModuleString **argv, int argc) {
@@ -37,12 +33,13 @@ int info_command(RedisModuleCtx *ctx, RedisModuleString **argv, int argc) {
     if (reset && !argument_is(argv[2], "RESETSTAT")) return reply_error(ctx, "ERR unsupported subcommand");
     RedisModuleKey *key = redis.OpenKey(ctx, argv[1], KEY_READ);
     RedisModuleType *type = key ? redis.ModuleTypeGetType(key) : NULL;
-    if (type && type == model_type)
-        info_model(ctx, argv[1], redis.ModuleTypeGetValue(key), reset);
-    else if (type && type == script_type)
-        info_script(ctx, argv[1], redis.ModuleTypeGetValue(key), reset);
-    else
+    if (type && (type == model_type || type == script_type)) {
+        Object *object = redis.ModuleTypeGetValue(key);
+        if (reset) object->runs.stats = (Stats){0};
+        reply_info(ctx, argv[1], object);
+    } else {
         reply_error(ctx, "ERR cannot find run info for key");
+    }
     redis.CloseKey(key);
     return REDIS_OK;
 }
@@ -55,10 +52,10 @@ typedef struct Found {
 static void found(RedisModuleCtx *ctx, RedisModuleString *name, RedisModuleKey *key, void *data) {
     Found *result = data;
     if (!key || redis.ModuleTypeGetType(key) != result->type) return;
-    const void *value = redis.ModuleTypeGetValue(key);
+    const Object *object = redis.ModuleTypeGetValue(key);
     redis.ReplyWithArray(ctx, 2);
     redis.ReplyWithString(ctx, name);
-    reply_text(ctx, result->type == model_type ? ((const Model *)value)->tag : ((const Script *)value)->tag);
+    reply_text(ctx, object->tag);
     result->count++;
 }
 
@@ -87,7 +84,10 @@ static int64_t chunk_size = 511 * 1024 * 1024;
 static Text *backends_path;
 
 static int config_get(RedisModuleCtx *ctx, RedisModuleString *name) {
-    if (argument_is(name, "MODEL_CHUNK_SIZE")) return redis.ReplyWithLongLong(ctx, chunk_size);
+    if (argument_is(name, "MODEL_CHUNK_SIZE")) {
+        queue_want("CPU"); /* clients ask this before they send a model */
+        return redis.ReplyWithLongLong(ctx, chunk_size);
+    }
     if (!argument_is(name, "BACKENDSPATH")) return redis.ReplyWithNull(ctx);
     return redis.ReplyWithStringBuffer(ctx, backends_path ? backends_path->data : "", backends_path ? backends_path->size : 0);
 }

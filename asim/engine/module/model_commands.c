@@ -1,12 +1,12 @@
 /* AI.MODELGET key [META] [BLOB], AI.MODELDEL key */
 #include "commands.h"
-#include "model.h"
+#include "object.h"
 
 #define MISSING "ERR model key is empty"
 
 enum { META = 1, BLOB = 2 };
 
-static void reply_meta(RedisModuleCtx *ctx, const Model *model) {
+static void reply_meta(RedisModuleCtx *ctx, const Object *model) {
     reply_word(ctx, "backend"), reply_word(ctx, BACKEND_NAMES[model->backend]);
     reply_word(ctx, "device"), reply_word(ctx, model->device.name);
     reply_word(ctx, "tag"), reply_text(ctx, model->tag);
@@ -17,7 +17,7 @@ static void reply_meta(RedisModuleCtx *ctx, const Model *model) {
     reply_word(ctx, "minbatchtimeout"), redis.ReplyWithLongLong(ctx, model->minbatchtimeout_ms);
 }
 
-static void reply_model(RedisModuleCtx *ctx, const Model *model, int parts) {
+static void reply_model(RedisModuleCtx *ctx, const Object *model, int parts) {
     const Bytes *bytes = &model->blob->bytes;
     if (parts & META) {
         redis.ReplyWithArray(ctx, parts & BLOB ? 18 : 16);

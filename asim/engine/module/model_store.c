@@ -1,18 +1,11 @@
 /* AI.MODELSTORE key backend device [TAG t] [BATCHSIZE n] [MINBATCHSIZE n] [MINBATCHTIMEOUT ms] [INPUTS n name...]
  * [OUTPUTS n name...] BLOB chunk... */
 #include "commands.h"
-#include "model.h"
+#include "object.h"
 
 #define NO_BLOB "ERR Insufficient arguments, missing model BLOB"
 
-static const char *parse_backend(RedisModuleString *argument, Backend *backend) {
-    int i = 0;
-    while (i < BACKENDS && !argument_is(argument, BACKEND_NAMES[i])) i++;
-    *backend = (Backend)i;
-    return i < BACKENDS ? NULL : "ERR unsupported backend";
-}
-
-static const char *parse_batching(Cursor *cursor, Model *model) {
+static const char *parse_batching(Cursor *cursor, Object *model) {
     if (cursor_skip(cursor, "BATCHSIZE") && !cursor_integer(cursor, 0, &model->batchsize))
         return "ERR Invalid argument for BATCHSIZE";
     if (cursor_skip(cursor, "MINBATCHSIZE")) {
@@ -27,7 +20,7 @@ static const char *parse_batching(Cursor *cursor, Model *model) {
 }
 
 /* Only TensorFlow's graphs need to be told which nodes are meant. */
-static const char *parse_nodes(Cursor *cursor, Model *model) {
+static const char *parse_nodes(Cursor *cursor, Object *model) {
     if (model->backend != BACKEND_TF) {
         if (cursor_skip(cursor, "INPUTS")) return "ERR INPUTS argument should not be specified for this backend";
         if (cursor_skip(cursor, "OUTPUTS")) return "ERR OUTPUTS argument should not be specified for this backend";
@@ -40,7 +33,7 @@ static const char *parse_nodes(Cursor *cursor, Model *model) {
     return NULL;
 }
 
-static const char *parse_blob(RedisModuleCtx *ctx, Cursor *cursor, Model *model) {
+static const char *parse_blob(RedisModuleCtx *ctx, Cursor *cursor, Object *model) {
     if (!cursor_left(cursor)) return NO_BLOB;
     if (!cursor_skip(cursor, "BLOB")) return "ERR Invalid argument, expected BLOB";
     if (!cursor_left(cursor)) return NO_BLOB;
@@ -48,11 +41,10 @@ static const char *parse_blob(RedisModuleCtx *ctx, Cursor *cursor, Model *model)
     return model->blob ? NULL : "ERR out of memory while the model was stored";
 }
 
-static const char *parse(RedisModuleCtx *ctx, Cursor *cursor, Model *model) {
+static const char *parse(RedisModuleCtx *ctx, Cursor *cursor, Object *model) {
     size_t size;
-    const char *error = parse_backend(cursor->argv[2], &model->backend);
-    if (error) return error;
-    const char *device = redis.StringPtrLen(cursor->argv[3], &size);
+    if ((model->backend = backend_parse(cursor->argv[2])) == BACKENDS) return "ERR unsupported backend";
+    const char *error, *device = redis.StringPtrLen(cursor->argv[3], &size);
     if (!device_parse(device, size, &model->device)) return "ERR Invalid DEVICE";
     model->tag = parse_tag(cursor);
     if (!(error = parse_batching(cursor, model)) && !(error = parse_nodes(cursor, model)))
@@ -60,14 +52,12 @@ static const char *parse(RedisModuleCtx *ctx, Cursor *cursor, Model *model) {
     return error;
 }
 
-static void release(void *model) { model_release(model); }
-
 int model_store_command(RedisModuleCtx *ctx, RedisModuleString **argv, int argc) {
     if (argc < 4) return redis.WrongArity(ctx);
     Cursor cursor = {.argv = argv, .argc = argc, .at = 4};
-    Model *model = model_new();
+    Object *model = object_new(KIND_MODEL);
     const char *error = parse(ctx, &cursor, model);
-    if (!error) return store_value(ctx, argv[1], model_type, model, release);
-    model_release(model);
+    if (!error) return object_store(ctx, argv[1], model);
+    object_release(model);
     return reply_error(ctx, error);
 }

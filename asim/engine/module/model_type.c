@@ -1,4 +1,4 @@
-#include "model.h"
+#include "object.h"
 
 #include <string.h>
 
@@ -21,7 +21,7 @@ static bool load_blob(RedisModuleIO *rdb, Blob **blob) {
     return true;
 }
 
-static bool load_fields(RedisModuleIO *rdb, Model *model) {
+static bool load_fields(RedisModuleIO *rdb, Object *model) {
     uint64_t backend, sizes[3];
     if (!rdb_number(rdb, BACKENDS - 1, &backend) || !load_device(rdb, &model->device)) return false;
     if (!rdb_text(rdb, &model->tag)) return false;
@@ -36,14 +36,14 @@ static bool load_fields(RedisModuleIO *rdb, Model *model) {
 
 static void *load(RedisModuleIO *rdb, int encver) {
     if (encver != ENCODING_VERSION) return NULL;
-    Model *model = model_new();
+    Object *model = object_new(KIND_MODEL);
     if (load_fields(rdb, model)) return model;
-    model_release(model);
+    object_release(model);
     return NULL;
 }
 
 static void save(RedisModuleIO *rdb, void *value) {
-    const Model *model = value;
+    const Object *model = value;
     redis.SaveUnsigned(rdb, model->backend);
     rdb_save_bytes(rdb, model->device.name, strlen(model->device.name));
     rdb_save_text(rdb, model->tag);
@@ -62,7 +62,7 @@ static void emit_option(Emitted *emitted, const char *word, int64_t number) {
 }
 
 static void rewrite(RedisModuleIO *aof, RedisModuleString *key, void *value) {
-    const Model *model = value;
+    const Object *model = value;
     Emitted emitted = emit_begin(16 + model->inputs.count + model->outputs.count);
     emit_word(&emitted, BACKEND_NAMES[model->backend]);
     emit_word(&emitted, model->device.name);
@@ -79,7 +79,7 @@ static void rewrite(RedisModuleIO *aof, RedisModuleString *key, void *value) {
 }
 
 static void digest(RedisModuleDigest *digest, void *value) {
-    const Model *model = value;
+    const Object *model = value;
     redis.DigestAddLongLong(digest, model->backend);
     redis.DigestAddStringBuffer(digest, model->device.name, strlen(model->device.name));
     redis.DigestAddStringBuffer(digest, model->tag->data, model->tag->size);
@@ -94,18 +94,18 @@ static void digest(RedisModuleDigest *digest, void *value) {
 }
 
 static size_t mem_usage(const void *value) {
-    const Model *model = value;
+    const Object *model = value;
     size_t names = names_memory(&model->inputs) + names_memory(&model->outputs);
     return sizeof *model + sizeof(Text) + model->tag->size + names + sizeof(Blob) + model->blob->bytes.size;
 }
 
-static void release(void *value) { model_release(value); }
+static void release(void *value) { object_release(value); }
 
 /* Shares the bytes; has statistics of its own. */
 static void *copy(RedisModuleString *from, RedisModuleString *to, const void *value) {
     (void)from, (void)to;
-    const Model *old = value;
-    Model *model = model_new();
+    const Object *old = value;
+    Object *model = object_new(KIND_MODEL);
     model->backend = old->backend;
     model->device = old->device;
     model->batchsize = old->batchsize;
@@ -120,7 +120,7 @@ static void *copy(RedisModuleString *from, RedisModuleString *to, const void *va
 
 static size_t free_effort(RedisModuleString *key, const void *value) {
     (void)key;
-    return 1 + (((const Model *)value)->blob->bytes.size >> 16);
+    return 1 + (((const Object *)value)->blob->bytes.size >> 16);
 }
 
 int model_type_register(RedisModuleCtx *ctx) {

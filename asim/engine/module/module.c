@@ -2,8 +2,9 @@
 #include <stdio.h>
 
 #include "commands.h"
-#include "model.h"
+#include "object.h"
 #include "tensor.h"
+#include "worker.h"
 
 enum { VERSION = 1 };
 
@@ -25,6 +26,8 @@ enum {
 
 #define WRITE "write deny-oom"
 #define RUN "write deny-oom getkeys-api"
+/* No "write": a server that refuses writes must not refuse its workers, whose runs were let in as writes. */
+#define WORKER "may-replicate deny-script no-slowlog no-monitor"
 
 static const Command COMMANDS[] = {
     {"AI.TENSORSET", tensor_set_command, WRITE, "write", -3, STORES, "Stores a tensor."},
@@ -48,6 +51,12 @@ static const Command COMMANDS[] = {
     {"AI.DAGEXECUTE_RO", dag_command, "readonly", "read", -1, 0, "Not supported."},
     {"AI.DAGRUN", dag_command, "write deny-oom", "write", -1, 0, "Not supported."},
     {"AI.DAGRUN_RO", dag_command, "readonly", "read", -1, 0, "Not supported."},
+    {"ASIM.DONE", done_command, WORKER, "dangerous", -2, 0, "A worker's answer to its task. Has no answer itself."},
+    {"ASIM.NEXT", next_command, WORKER, "dangerous", -1, 0, "Waits for a worker's next task."},
+    {"ASIM.FETCH", fetch_command, WORKER, "dangerous", 1, 0, "Returns the model or script of a worker's task."},
+    {"ASIM.PREPARE", prepare_command, "admin deny-script", "admin dangerous", 3, 0, "Says that a model is on its way."},
+    {"ASIM.WANTED", wanted_command, "admin deny-script", "admin dangerous", -1, 0, "Waits for devices to need workers."},
+    {"ASIM.WORKER", worker_command, "admin deny-script", "admin dangerous", 4, 0, "Says that there can be no worker."},
     {"ASIM.CONFIGSET", config_set_command, "admin deny-script allow-loading allow-stale", "admin dangerous", -3, 0,
      "Sets server parameters that touch neither files nor addresses nor access."},
 };
@@ -91,8 +100,22 @@ static int commands_register(RedisModuleCtx *ctx) {
     return 1;
 }
 
+static bool option(Cursor *cursor, const char *word, int64_t *value) {
+    return cursor_skip(cursor, word) && cursor_integer(cursor, 0, value);
+}
+
+/* [WORKERS] [MODEL_EXECUTION_TIMEOUT ms] [GRACE ms] */
+static bool read_arguments(Cursor cursor) {
+    engine = (struct Engine){.execution_timeout_ms = 600000, .grace_ms = 5000};
+    engine.workers = cursor_skip(&cursor, "WORKERS");
+    while (cursor_left(&cursor))
+        if (!option(&cursor, "MODEL_EXECUTION_TIMEOUT", &engine.execution_timeout_ms) &&
+            !option(&cursor, "GRACE", &engine.grace_ms))
+            return false;
+    return true;
+}
+
 __attribute__((visibility("default"))) int RedisModule_OnLoad(RedisModuleCtx *ctx, RedisModuleString **argv, int argc) {
-    (void)argv;
     const char *missing = redis_api_load(ctx);
     if (missing) {
         fprintf(stderr, "asim: this server is too old (6.2 is needed): its module interface lacks %s\n", missing);
@@ -101,7 +124,10 @@ __attribute__((visibility("default"))) int RedisModule_OnLoad(RedisModuleCtx *ct
     if (redis.IsModuleNameBusy("asim")) return REDIS_ERR;
     redis.SetModuleAttribs(ctx, "asim", VERSION, REDIS_API_VERSION);
     redis.SetModuleOptions(ctx, OPTION_HANDLE_IO_ERRORS | OPTION_HANDLE_ASYNC_LOADING);
-    if (argc) redis.Log(ctx, "warning", "the module takes no arguments; they are ignored");
+    if (!read_arguments((Cursor){.argv = argv, .argc = argc})) {
+        redis.Log(ctx, "warning", "arguments: [WORKERS] [MODEL_EXECUTION_TIMEOUT ms] [GRACE ms], whole numbers from 0 on");
+        return REDIS_ERR;
+    }
     int types = tensor_type_register(ctx) && model_type_register(ctx) && script_type_register(ctx);
-    return types && commands_register(ctx) && filter_register(ctx) ? REDIS_OK : REDIS_ERR;
+    return types && commands_register(ctx) && filter_register(ctx) && worker_register(ctx) ? REDIS_OK : REDIS_ERR;
 }

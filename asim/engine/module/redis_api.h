@@ -19,6 +19,8 @@ typedef struct RedisModuleCallReply RedisModuleCallReply;
 typedef struct RedisModuleScanCursor RedisModuleScanCursor;
 typedef struct RedisModuleCommandFilter RedisModuleCommandFilter;
 typedef struct RedisModuleCommandFilterCtx RedisModuleCommandFilterCtx;
+typedef struct RedisModuleBlockedClient RedisModuleBlockedClient;
+typedef uint64_t RedisModuleTimerID;
 
 enum { REDIS_OK = 0, REDIS_ERR = 1 };
 enum { REDIS_API_VERSION = 1 };
@@ -28,11 +30,26 @@ enum { REPLY_LENGTH_LATER = -1 };
 enum { NO_EXPIRE = -1 };
 enum { FILTER_NOT_OWN_CALLS = 1 << 0 };
 enum { OPTION_HANDLE_IO_ERRORS = 1 << 0, OPTION_HANDLE_ASYNC_LOADING = 1 << 2 };
+enum { CONTEXT_LUA = 1 << 0, CONTEXT_MULTI = 1 << 1, CONTEXT_REPLICATED = 1 << 12, CONTEXT_LOADING = 1 << 13 };
 enum { CONTEXT_DENY_BLOCKING = 1 << 21 };
 
 typedef int (*CommandHandler)(RedisModuleCtx *ctx, RedisModuleString **argv, int argc);
 typedef void (*ScanHandler)(RedisModuleCtx *ctx, RedisModuleString *name, RedisModuleKey *key, void *data);
 typedef void (*FilterHandler)(RedisModuleCommandFilterCtx *filter);
+typedef void (*TimerHandler)(RedisModuleCtx *ctx, void *data);
+typedef void (*ReleaseHandler)(RedisModuleCtx *ctx, void *data);
+typedef void (*DisconnectHandler)(RedisModuleCtx *ctx, RedisModuleBlockedClient *client);
+
+typedef struct Event {
+    uint64_t id, version;
+} Event;
+enum { EVENT_CLIENT_CHANGE = 4, EVENT_VERSION = 1, CLIENT_DISCONNECTED = 1 };
+typedef struct ClientInfo {
+    uint64_t version, flags, id;
+    char address[46];
+    uint16_t port, db;
+} ClientInfo;
+typedef void (*EventHandler)(RedisModuleCtx *ctx, Event event, uint64_t subevent, void *data);
 
 /* Version 3 is that of 6.2; later servers take it too. */
 enum { TYPE_METHODS_VERSION = 3 };
@@ -103,6 +120,7 @@ typedef struct CommandInfo {
     X(int, CommandFilterArgDelete, (RedisModuleCommandFilterCtx *, int))                               \
     X(void *, Alloc, (size_t))                                                                         \
     X(void *, Calloc, (size_t, size_t))                                                                \
+    X(void *, Realloc, (void *, size_t))                                                               \
     X(void, Free, (void *))                                                                            \
     X(void, Log, (RedisModuleCtx *, const char *, const char *, ...))                                  \
     X(int, GetContextFlags, (RedisModuleCtx *))                                                        \
@@ -136,6 +154,19 @@ typedef struct CommandInfo {
     X(int, ReplicateVerbatim, (RedisModuleCtx *))                                                      \
     X(RedisModuleCallReply *, Call, (RedisModuleCtx *, const char *, const char *, ...))               \
     X(void, FreeCallReply, (RedisModuleCallReply *))                                                   \
+    X(int, Replicate, (RedisModuleCtx *, const char *, const char *, ...))                             \
+    X(RedisModuleBlockedClient *, BlockClient,                                                         \
+      (RedisModuleCtx *, CommandHandler, CommandHandler, ReleaseHandler, long long))                   \
+    X(int, UnblockClient, (RedisModuleBlockedClient *, void *))                                        \
+    X(void, SetDisconnectCallback, (RedisModuleBlockedClient *, DisconnectHandler))                    \
+    X(void *, GetBlockedClientPrivateData, (RedisModuleCtx *))                                         \
+    X(unsigned long long, GetClientId, (RedisModuleCtx *))                                             \
+    X(int, SubscribeToServerEvent, (RedisModuleCtx *, Event, EventHandler))                            \
+    X(RedisModuleCtx *, GetDetachedThreadSafeContext, (RedisModuleCtx *))                              \
+    X(RedisModuleTimerID, CreateTimer, (RedisModuleCtx *, long long, TimerHandler, void *))            \
+    X(int, StopTimer, (RedisModuleCtx *, RedisModuleTimerID, void **))                                 \
+    X(int, GetSelectedDb, (RedisModuleCtx *))                                                          \
+    X(int, SelectDb, (RedisModuleCtx *, int))                                                          \
     X(int, IsKeysPositionRequest, (RedisModuleCtx *))                                                  \
     X(void, KeyAtPos, (RedisModuleCtx *, int))                                                         \
     X(RedisModuleScanCursor *, ScanCursorCreate, (void))                                               \

@@ -1,6 +1,7 @@
 /* The commands that run models and scripts: which of their arguments are keys. */
 #include "arguments.h"
 #include "commands.h"
+#include "execute.h"
 
 /* As the server numbers them for KeyAtPosWithFlags. */
 enum { READS = SPEC_READS | SPEC_ACCESS, WRITES = SPEC_OVERWRITES | SPEC_UPDATES };
@@ -42,36 +43,32 @@ static void report_uncounted(RedisModuleCtx *ctx, Cursor cursor) {
     }
 }
 
-static int unavailable(RedisModuleCtx *ctx) {
-    return reply_error(ctx, "ERR inference is not available in this version of asim");
-}
-
-static int counted(RedisModuleCtx *ctx, RedisModuleString **argv, int argc, int from) {
-    if (!redis.IsKeysPositionRequest(ctx)) return unavailable(ctx);
-    report_counted(ctx, (Cursor){.argv = argv, .argc = argc, .at = from});
-    return REDIS_OK;
-}
-
-static int uncounted(RedisModuleCtx *ctx, RedisModuleString **argv, int argc, int from) {
-    if (!redis.IsKeysPositionRequest(ctx)) return unavailable(ctx);
-    report_uncounted(ctx, (Cursor){.argv = argv, .argc = argc, .at = from});
-    return REDIS_OK;
-}
-
 int model_execute_command(RedisModuleCtx *ctx, RedisModuleString **argv, int argc) {
-    return argc < 8 ? redis.WrongArity(ctx) : counted(ctx, argv, argc, 2);
+    if (argc < 8) return redis.WrongArity(ctx);
+    if (!redis.IsKeysPositionRequest(ctx)) return execute_model(ctx, argv, argc, true);
+    report_counted(ctx, (Cursor){.argv = argv, .argc = argc, .at = 2});
+    return REDIS_OK;
 }
 
 int model_run_command(RedisModuleCtx *ctx, RedisModuleString **argv, int argc) {
-    return argc < 3 ? redis.WrongArity(ctx) : uncounted(ctx, argv, argc, 2);
+    if (argc < 3) return redis.WrongArity(ctx);
+    if (!redis.IsKeysPositionRequest(ctx)) return execute_model(ctx, argv, argc, false);
+    report_uncounted(ctx, (Cursor){.argv = argv, .argc = argc, .at = 2});
+    return REDIS_OK;
 }
 
 int script_execute_command(RedisModuleCtx *ctx, RedisModuleString **argv, int argc) {
-    return argc < 5 ? redis.WrongArity(ctx) : counted(ctx, argv, argc, 3);
+    if (argc < 5) return redis.WrongArity(ctx);
+    if (!redis.IsKeysPositionRequest(ctx)) return execute_script(ctx, argv, argc, true);
+    report_counted(ctx, (Cursor){.argv = argv, .argc = argc, .at = 3});
+    return REDIS_OK;
 }
 
 int script_run_command(RedisModuleCtx *ctx, RedisModuleString **argv, int argc) {
-    return argc < 4 ? redis.WrongArity(ctx) : uncounted(ctx, argv, argc, 3);
+    if (argc < 4) return redis.WrongArity(ctx);
+    if (!redis.IsKeysPositionRequest(ctx)) return execute_script(ctx, argv, argc, false);
+    report_uncounted(ctx, (Cursor){.argv = argv, .argc = argc, .at = 3});
+    return REDIS_OK;
 }
 
 int dag_command(RedisModuleCtx *ctx, RedisModuleString **argv, int argc) {

@@ -2,14 +2,14 @@
  * AI.SCRIPTSTORE key device [TAG t] ENTRY_POINTS n name... SOURCE text
  * AI.SCRIPTGET key [META] [SOURCE], AI.SCRIPTDEL key */
 #include "commands.h"
-#include "model.h"
+#include "object.h"
 
 #define MISSING "ERR script key is empty"
 #define NO_SOURCE "ERR Insufficient arguments, missing script SOURCE"
 
 enum { META = 1, SOURCE = 2 };
 
-static const char *parse(RedisModuleCtx *ctx, Cursor *cursor, Script *script, bool with_entries) {
+static const char *parse(RedisModuleCtx *ctx, Cursor *cursor, Object *script, bool with_entries) {
     size_t size;
     const char *device = redis.StringPtrLen(cursor->argv[2], &size);
     if (!device_parse(device, size, &script->device)) return "ERR Invalid DEVICE";
@@ -19,18 +19,16 @@ static const char *parse(RedisModuleCtx *ctx, Cursor *cursor, Script *script, bo
         if (!parse_names(cursor, &script->entry_points)) return "ERR Invalid argument for entry_points_count";
     }
     if (!cursor_skip(cursor, "SOURCE") || cursor_left(cursor) != 1) return NO_SOURCE;
-    script->source = blob_from_arguments(ctx, cursor->argv + cursor->at, 1);
-    return script->source ? NULL : "ERR out of memory while the script was stored";
+    script->blob = blob_from_arguments(ctx, cursor->argv + cursor->at, 1);
+    return script->blob ? NULL : "ERR out of memory while the script was stored";
 }
-
-static void release(void *script) { script_release(script); }
 
 static int store(RedisModuleCtx *ctx, RedisModuleString **argv, int argc, bool with_entries) {
     Cursor cursor = {.argv = argv, .argc = argc, .at = 3};
-    Script *script = script_new();
+    Object *script = object_new(KIND_SCRIPT);
     const char *error = parse(ctx, &cursor, script, with_entries);
-    if (!error) return store_value(ctx, argv[1], script_type, script, release);
-    script_release(script);
+    if (!error) return object_store(ctx, argv[1], script);
+    object_release(script);
     return reply_error(ctx, error);
 }
 
@@ -44,8 +42,8 @@ int script_store_command(RedisModuleCtx *ctx, RedisModuleString **argv, int argc
     return store(ctx, argv, argc, true);
 }
 
-static void reply_script(RedisModuleCtx *ctx, const Script *script, int parts) {
-    const Bytes *bytes = &script->source->bytes;
+static void reply_script(RedisModuleCtx *ctx, const Object *script, int parts) {
+    const Bytes *bytes = &script->blob->bytes;
     if (parts & META) {
         redis.ReplyWithArray(ctx, parts & SOURCE ? 8 : 6);
         reply_word(ctx, "device"), reply_word(ctx, script->device.name);

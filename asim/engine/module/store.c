@@ -23,15 +23,18 @@ static int put(RedisModuleKey *key, RedisModuleType *type, void *value, void (*r
     return 1;
 }
 
-int store_value(RedisModuleCtx *ctx, RedisModuleString *name, RedisModuleType *type, void *value,
-                void (*release)(void *)) {
+bool put_value(RedisModuleCtx *ctx, RedisModuleString *name, RedisModuleType *type, void *value,
+               void (*release)(void *)) {
     RedisModuleKey *key = redis.OpenKey(ctx, name, KEY_READ | KEY_WRITE);
     int stored = put(key, type, value, release);
     redis.CloseKey(key);
-    if (!stored) {
-        release(value);
-        return reply_error(ctx, WRONG_TYPE);
-    }
+    if (!stored) release(value);
+    return stored;
+}
+
+int store_value(RedisModuleCtx *ctx, RedisModuleString *name, RedisModuleType *type, void *value,
+                void (*release)(void *)) {
+    if (!put_value(ctx, name, type, value, release)) return reply_error(ctx, WRONG_TYPE);
     redis.ReplicateVerbatim(ctx);
     return reply_ok(ctx);
 }

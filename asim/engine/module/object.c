@@ -1,4 +1,4 @@
-#include "model.h"
+#include "object.h"
 
 #include <string.h>
 
@@ -16,43 +16,35 @@ bool device_parse(const char *name, size_t size, Device *device) {
     return true;
 }
 
-Model *model_new(void) {
-    Model *model = redis.Calloc(1, sizeof *model);
-    atomic_init(&model->references, 1);
-    return model;
+Backend backend_parse(RedisModuleString *argument) {
+    int i = 0;
+    while (i < BACKENDS && !argument_is(argument, BACKEND_NAMES[i])) i++;
+    return (Backend)i;
 }
 
-Model *model_share(Model *model) {
-    atomic_fetch_add_explicit(&model->references, 1, memory_order_relaxed);
-    return model;
+Object *object_new(Kind kind) {
+    Object *object = redis.Calloc(1, sizeof *object);
+    atomic_init(&object->references, 1);
+    object->kind = kind;
+    if (kind == KIND_SCRIPT) object->backend = BACKEND_TORCH;
+    object->runs.inputs = object->runs.outputs = -1;
+    return object;
 }
 
-void model_release(Model *model) {
-    if (!model || atomic_fetch_sub_explicit(&model->references, 1, memory_order_acq_rel) != 1) return;
-    if (model->tag) redis.Free(model->tag);
-    names_release(&model->inputs);
-    names_release(&model->outputs);
-    blob_release(model->blob);
-    redis.Free(model);
+Object *object_share(Object *object) {
+    atomic_fetch_add_explicit(&object->references, 1, memory_order_relaxed);
+    return object;
 }
 
-Script *script_new(void) {
-    Script *script = redis.Calloc(1, sizeof *script);
-    atomic_init(&script->references, 1);
-    return script;
-}
-
-Script *script_share(Script *script) {
-    atomic_fetch_add_explicit(&script->references, 1, memory_order_relaxed);
-    return script;
-}
-
-void script_release(Script *script) {
-    if (!script || atomic_fetch_sub_explicit(&script->references, 1, memory_order_acq_rel) != 1) return;
-    if (script->tag) redis.Free(script->tag);
-    names_release(&script->entry_points);
-    blob_release(script->source);
-    redis.Free(script);
+void object_release(Object *object) {
+    if (!object || atomic_fetch_sub_explicit(&object->references, 1, memory_order_acq_rel) != 1) return;
+    if (object->runs.number) worker_forget(object->runs.number);
+    if (object->tag) redis.Free(object->tag);
+    names_release(&object->inputs);
+    names_release(&object->outputs);
+    names_release(&object->entry_points);
+    blob_release(object->blob);
+    redis.Free(object);
 }
 
 Text *parse_tag(Cursor *cursor) {

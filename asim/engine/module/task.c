@@ -1,0 +1,122 @@
+/* The message that tells a worker what to do: asim/engine/protocol.py is its other end. Numbers are little-endian, which
+ * is what every machine that asim runs on has. */
+#include <string.h>
+
+#include "worker.h"
+
+enum { ALIGNMENT = 16, MOST_KEPT = 1 << 16 };
+
+typedef struct TaskHead {
+    uint32_t work, limit_ms;
+    uint64_t task, object;
+    uint32_t inputs, expected, extra, rows;
+} TaskHead;
+
+typedef struct TensorHead {
+    uint8_t dtype, ndim, padding[6];
+    uint64_t bytes;
+} TensorHead;
+
+_Static_assert(sizeof(TaskHead) == 40 && sizeof(TensorHead) == 16, "as workers read them");
+
+static size_t aligned(size_t size) { return (size + ALIGNMENT - 1) / ALIGNMENT * ALIGNMENT; }
+
+/* The bytes of one input, of all jobs of the batch. */
+static uint64_t input_bytes(const Worker *worker, int input) {
+    uint64_t bytes = 0;
+    for (const Job *job = worker->jobs; job; job = job->next) bytes += job->inputs[input]->bytes.size;
+    return bytes;
+}
+
+/* How long the worker may take: as long as anybody waits, and a while longer. */
+static uint32_t limit_of(const Worker *worker) {
+    int64_t longest = 0, now = now_ms();
+    for (const Job *job = worker->jobs; job; job = job->next) {
+        int64_t left = job->timeout_ms ? job->queued_ms + job->timeout_ms - now : INT64_MAX / 2;
+        /* a run that was abandoned early may take as long again, before it is taken for one that hangs */
+        int64_t grace = job->timeout_ms > engine.grace_ms ? job->timeout_ms : engine.grace_ms;
+        if (left < 0) left = 0;
+        if (left < INT64_MAX / 2) left += grace;
+        if (left > longest) longest = left;
+    }
+    int64_t most = engine.execution_timeout_ms;
+    if (most && (!longest || longest > most)) longest = most;
+    return longest > UINT32_MAX ? 0 : (uint32_t)longest;
+}
+
+static TaskHead head_of(const Worker *worker) {
+    TaskHead head = {.work = worker->doing, .task = worker->task};
+    const Job *job = worker->jobs;
+    if (worker->doing == WORK_DROP) head.extra = (uint32_t)(worker->dropping * sizeof(uint64_t));
+    if (worker->doing == WORK_PREPARE) head.extra = (uint32_t)strlen(BACKEND_NAMES[worker->prepare]);
+    if (!job) return head;
+    head.limit_ms = limit_of(worker);
+    head.object = job->object->runs.number;
+    head.inputs = (uint32_t)job->input_count;
+    head.expected = (uint32_t)job->output_count;
+    head.extra = (uint32_t)job->extra_size;
+    head.rows = (uint32_t)worker->rows;
+    return head;
+}
+
+static size_t size_of(const Worker *worker, const TaskHead *head) {
+    size_t heads = 0, data = 0;
+    for (uint32_t i = 0; i < head->inputs; i++) {
+        heads += sizeof(TensorHead) + worker->jobs->inputs[i]->ndim * sizeof(int64_t);
+        data += aligned(input_bytes(worker, (int)i));
+    }
+    return aligned(sizeof *head + head->extra) + aligned(heads) + data;
+}
+
+static char *put(char *at, const void *data, size_t size) {
+    if (size) memcpy(at, data, size);
+    return at + size;
+}
+
+static char *put_input_head(char *at, const Worker *worker, int input) {
+    const Tensor *tensor = worker->jobs->inputs[input];
+    TensorHead head = {.dtype = tensor->dtype, .ndim = tensor->ndim, .bytes = input_bytes(worker, input)};
+    char *dims = put(at, &head, sizeof head);
+    at = put(dims, tensor->dims, tensor->ndim * sizeof(int64_t));
+    if (worker->rows) memcpy(dims, &worker->rows, sizeof(int64_t));
+    return at;
+}
+
+static char *put_input(char *at, const Worker *worker, int input) {
+    for (const Job *job = worker->jobs; job; job = job->next) {
+        const Bytes *bytes = &job->inputs[input]->bytes;
+        at = put(at, bytes_data(bytes), bytes->size);
+    }
+    return at;
+}
+
+static char *put_extra(char *at, const Worker *worker, uint32_t size) {
+    if (worker->doing == WORK_DROP) return put(at, worker->gone, size);
+    if (worker->doing == WORK_PREPARE) return put(at, BACKEND_NAMES[worker->prepare], size);
+    return worker->jobs ? put(at, worker->jobs->extra, size) : at;
+}
+
+/* Zeros up to the next multiple of the alignment. */
+static char *pad(char *start, char *at) {
+    size_t used = (size_t)(at - start), left = aligned(used) - used;
+    memset(at, 0, left);
+    return at + left;
+}
+
+static void write_task(char *start, const Worker *worker, const TaskHead *head) {
+    char *at = put(start, head, sizeof *head);
+    at = pad(start, put_extra(at, worker, head->extra));
+    for (uint32_t i = 0; i < head->inputs; i++) at = put_input_head(at, worker, (int)i);
+    at = pad(start, at);
+    for (uint32_t i = 0; i < head->inputs; i++) at = pad(start, put_input(at, worker, (int)i));
+}
+
+void task_reply(RedisModuleCtx *ctx, const Worker *worker) {
+    static char kept[MOST_KEPT];
+    TaskHead head = head_of(worker);
+    size_t size = size_of(worker, &head);
+    char *message = size <= sizeof kept ? kept : redis.Alloc(size);
+    write_task(message, worker, &head);
+    redis.ReplyWithStringBuffer(ctx, message, size);
+    if (message != kept) redis.Free(message);
+}

@@ -1,0 +1,153 @@
+#include "worker.h"
+
+#include <pthread.h>
+#include <string.h>
+
+static uint64_t last_task;
+
+/* -- objects that are gone */
+
+static pthread_t main_thread;
+static pthread_mutex_t gone_lock = PTHREAD_MUTEX_INITIALIZER;
+static uint64_t *gone;
+static size_t gone_count, gone_room;
+static Alarm sweep_soon;
+enum { SWEEP_MS = 20 };
+
+static void gone_add(uint64_t **list, size_t *count, size_t *room, uint64_t object) {
+    if (*count == *room) {
+        *room = *room ? 2 * *room : 16;
+        *list = redis.Realloc(*list, *room * sizeof(uint64_t));
+    }
+    (*list)[(*count)++] = object;
+}
+
+static void sweep(void) {
+    pthread_mutex_lock(&gone_lock);
+    for (Queue *queue = queue_first(); queue; queue = queue->next)
+        for (Worker *worker = queue->workers; worker; worker = worker->next)
+            for (size_t i = 0; i < gone_count; i++)
+                gone_add(&worker->gone, &worker->gone_count, &worker->gone_room, gone[i]);
+    gone_count = 0;
+    pthread_mutex_unlock(&gone_lock);
+}
+
+static void sweep_now(Alarm *alarm) {
+    (void)alarm;
+    sweep();
+    for (Queue *queue = queue_first(); queue; queue = queue->next) workers_feed(queue);
+}
+
+void worker_forget(uint64_t object) {
+    pthread_mutex_lock(&gone_lock);
+    gone_add(&gone, &gone_count, &gone_room, object);
+    pthread_mutex_unlock(&gone_lock);
+    /* freed in the background: told with the next task */
+    if (pthread_equal(pthread_self(), main_thread)) alarm_set(&sweep_soon, now_ms() + SWEEP_MS, sweep_now);
+}
+
+/* -- tasks */
+
+Worker *worker_of(unsigned long long client) {
+    for (Queue *queue = queue_first(); queue; queue = queue->next)
+        for (Worker *worker = queue->workers; worker; worker = worker->next)
+            if (worker->client == client) return worker;
+    return NULL;
+}
+
+Worker *worker_attach(Queue *queue, unsigned long long client) {
+    Worker *worker = redis.Calloc(1, sizeof *worker);
+    worker->queue = queue;
+    worker->client = client;
+    worker->to_prepare = queue->to_prepare;
+    worker->next = queue->workers;
+    queue->workers = worker;
+    if (queue->failed) redis.Free(queue->failed);
+    queue->failed = NULL;
+    return worker;
+}
+
+static void begin(Worker *worker, Work work) {
+    worker->doing = work;
+    worker->task = ++last_task;
+}
+
+bool worker_feed(Worker *worker) {
+    if (worker->gone_count) {
+        worker->dropping = worker->gone_count;
+        begin(worker, WORK_DROP);
+        return true;
+    }
+    if ((worker->jobs = queue_take(worker->queue, &worker->rows))) {
+        begin(worker, worker->jobs->work);
+        return true;
+    }
+    for (int backend = 0; backend < BACKENDS; backend++) {
+        if (!(worker->to_prepare & 1u << backend)) continue;
+        worker->to_prepare &= ~(1u << backend);
+        worker->prepare = (Backend)backend;
+        begin(worker, WORK_PREPARE);
+        return true;
+    }
+    return false;
+}
+
+void worker_dropped(Worker *worker) {
+    worker->gone_count -= worker->dropping;
+    memmove(worker->gone, worker->gone + worker->dropping, worker->gone_count * sizeof *worker->gone);
+}
+
+static int reply_task(RedisModuleCtx *ctx, RedisModuleString **argv, int argc) {
+    (void)argv, (void)argc;
+    task_reply(ctx, redis.GetBlockedClientPrivateData(ctx));
+    return REDIS_OK;
+}
+
+void worker_wait(RedisModuleCtx *ctx, Worker *worker) {
+    worker->doing = 0;
+    worker->idle = redis.BlockClient(ctx, reply_task, NULL, NULL, 0);
+}
+
+void workers_feed(Queue *queue) {
+    for (Worker *worker = queue->workers; worker; worker = worker->next) {
+        if (!worker->idle || !worker_feed(worker)) continue;
+        RedisModuleBlockedClient *client = worker->idle;
+        worker->idle = NULL;
+        redis.UnblockClient(client, worker);
+    }
+}
+
+void workers_prepare(Queue *queue, Backend backend) {
+    for (Worker *worker = queue->workers; worker; worker = worker->next) worker->to_prepare |= 1u << backend;
+    queue->to_prepare |= 1u << backend;
+    workers_feed(queue);
+}
+
+void worker_leave(Worker *worker) {
+    Worker **link = &worker->queue->workers;
+    while (*link != worker) link = &(*link)->next;
+    *link = worker->next;
+    Job *jobs = worker->jobs;
+    if (worker->gone) redis.Free(worker->gone);
+    redis.Free(worker);
+    if (jobs) outcome_lost(jobs);
+}
+
+static void client_changed(RedisModuleCtx *ctx, Event event, uint64_t subevent, void *data) {
+    (void)ctx, (void)event;
+    if (subevent != CLIENT_DISCONNECTED) return;
+    Worker *worker = worker_of(((const ClientInfo *)data)->id);
+    if (!worker) return;
+    if (worker->idle) {
+        RedisModuleBlockedClient *client = worker->idle;
+        worker->idle = NULL;
+        redis.UnblockClient(client, NULL);
+    }
+    worker_leave(worker);
+}
+
+int worker_register(RedisModuleCtx *ctx) {
+    main_thread = pthread_self();
+    detached = redis.GetDetachedThreadSafeContext(ctx);
+    return redis.SubscribeToServerEvent(ctx, (Event){EVENT_CLIENT_CHANGE, EVENT_VERSION}, client_changed) == REDIS_OK;
+}
