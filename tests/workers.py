@@ -22,6 +22,7 @@ class FakeWorker:
         self._file = self.socket.makefile("rb")
         self.task: Task | None = None
         self.data = b""
+        self._more: list[Task] = []  # handed over together with the task
         self.send("ASIM.DONE", protocol.hello(1, device))
         self.send("ASIM.NEXT")
 
@@ -52,38 +53,47 @@ class FakeWorker:
 
     def take(self) -> Task:
         """The next task."""
-        self.data = self.reply()
-        assert not self.data.startswith(b"-"), self.data
-        self.task = protocol.read_task(self.data)
+        if not self._more:
+            self.data = self.reply()
+            assert not self.data.startswith(b"-"), self.data
+            self._more = protocol.read_tasks(self.data)
+        self.task = self._more.pop(0)
         return self.task
+
+    @property
+    def left(self) -> int:
+        """How many tasks came together with this one, and are still to be done."""
+        return len(self._more)
+
+    def _done(self, head: bytes, *outputs: bytes) -> None:
+        self.send("ASIM.DONE", head, *outputs)
+        if not self._more:
+            self.send("ASIM.NEXT")
 
     def inputs(self) -> list[bytes]:
         """The data of the task's inputs."""
         assert self.task is not None
         return [self.data[tensor.at : tensor.at + tensor.size] for tensor in self.task.tensors]
 
-    def answer(self, *outputs: tuple[int, Sequence[int], bytes], duration_us: int = 7) -> None:
+    def answer(self, *outputs: tuple[int, Sequence[int], bytes], duration_us: int = 1_000_000) -> None:
         """Say that it is done: type, dimensions and data of each output; ask for the next task."""
         assert self.task is not None
         heads = [protocol.output(dtype, dims) for dtype, dims, _ in outputs]
-        self.send("ASIM.DONE", protocol.done(self.task.number, duration_us, heads), *(data for _, _, data in outputs))
-        self.send("ASIM.NEXT")
+        self._done(protocol.done(self.task.number, duration_us, heads), *(data for _, _, data in outputs))
 
-    def echo(self) -> None:
+    def echo(self, duration_us: int = 1_000_000) -> None:
         """Answer with the first ``expected`` inputs as they are."""
         assert self.task is not None
         tensors = self.task.tensors[: self.task.expected]
         data = self.inputs()
-        self.answer(*((tensor.dtype, tensor.dims, data[i]) for i, tensor in enumerate(tensors)))
+        self.answer(*((tensor.dtype, tensor.dims, data[i]) for i, tensor in enumerate(tensors)), duration_us=duration_us)
 
     def accept(self, inputs: int = 1, outputs: int = 1, digest: bytes = bytes(32)) -> None:
         """Say that what was to be loaded could be."""
         assert self.task is not None
-        self.send("ASIM.DONE", protocol.loaded(self.task.number, inputs, outputs, digest))
-        self.send("ASIM.NEXT")
+        self._done(protocol.loaded(self.task.number, inputs, outputs, digest))
 
     def fail(self, text: str) -> None:
         """Say that it did not work."""
         assert self.task is not None
-        self.send("ASIM.DONE", protocol.failed(self.task.number, text))
-        self.send("ASIM.NEXT")
+        self._done(protocol.failed(self.task.number, text))

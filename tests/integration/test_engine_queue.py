@@ -17,8 +17,10 @@ import redis
 from asim.engine.protocol import CALL, DROP, LOAD, PREPARE, RUN, call_of, dropped
 
 from ..servers import RedisServer, until
-from .engine import make_server  # noqa: F401  (a fixture)
 from ..workers import FakeWorker
+from .engine import make_server
+
+__all__ = ["make_server"]
 
 FLOAT = 0
 
@@ -142,7 +144,7 @@ def test_run(server: RedisServer, worker: FakeWorker, db: redis.Redis) -> None:
     waiting = run(server, "m", "x", "y")
     task = take(worker, RUN)
     assert (task.expected, task.rows, worker.inputs()) == (1, 0, [floats(1, 2)])
-    worker.answer((FLOAT, (2, 1), floats(3, 4)))
+    worker.answer((FLOAT, (2, 1), floats(3, 4)), duration_us=7)
     assert waiting.result() == b"OK"
     assert get(db, "y") == ([2, 1], (3.0, 4.0))
     info = db.execute_command("AI.INFO", "m")
@@ -274,6 +276,40 @@ def test_models_take_turns(server: RedisServer, worker: FakeWorker, db: redis.Re
         worker.echo()
     assert [one.result() for one in waiting] == [b"OK"] * 6
     assert objects.index(max(objects, key=lambda thing: -objects.count(thing))) <= 2
+
+
+def test_short_runs_go_together(server: RedisServer, db: redis.Redis) -> None:
+    """Runs known to be short are handed over several at a time, as many as take 300 us; each has an answer of its own."""
+    put(db, "x", 1)
+    with FakeWorker(server) as worker:
+        store(server, worker, "m")
+        waiting = [run(server, "m", "x", f"y{i}") for i in range(6)]
+        left = []
+        for number in range(6):
+            take(worker, RUN)
+            left.append(worker.left)
+            if number == 2:
+                worker.fail("odd")
+            else:
+                worker.echo(99)  # us
+        assert left == [0, 2, 1, 0, 1, 0]
+        assert [one.result() for one in waiting] == [b"OK", b"OK", "odd", b"OK", b"OK", b"OK"]
+
+
+def test_lost_together(server: RedisServer, db: redis.Redis) -> None:
+    """A worker that ends with several runs of a model in hand has died once, not once for each."""
+    put(db, "x", 1)
+    with FakeWorker(server) as worker:
+        store(server, worker, "m")
+        waiting = [run(server, "m", "x", f"y{i}") for i in range(5)]
+        take(worker, RUN)
+        worker.echo(1)
+        take(worker, RUN)
+        assert worker.left == 3
+    assert waiting[0].result() == b"OK"
+    assert ["ended" in one.result() for one in waiting[1:]] == [True] * 4
+    info = db.execute_command("AI.INFO", "m")
+    assert dict(zip(info[::2], info[1::2], strict=True))[b"state"] == b"ready"
 
 
 @pytest.mark.parametrize("state", ["queued", "running"])

@@ -52,7 +52,7 @@ static const Command COMMANDS[] = {
     {"AI.DAGRUN", dag_command, "write deny-oom", "write", -1, 0, "Not supported."},
     {"AI.DAGRUN_RO", dag_command, "readonly", "read", -1, 0, "Not supported."},
     {"ASIM.DONE", done_command, WORKER, "dangerous", -2, 0, "A worker's answer to its task. Has no answer itself."},
-    {"ASIM.NEXT", next_command, WORKER, "dangerous", -1, 0, "Waits for a worker's next task."},
+    {"ASIM.NEXT", next_command, WORKER, "dangerous", 1, 0, "Waits for a worker's next task."},
     {"ASIM.FETCH", fetch_command, WORKER, "dangerous", 1, 0, "Returns the model or script of a worker's task."},
     {"ASIM.PREPARE", prepare_command, "admin deny-script", "admin dangerous", 3, 0, "Says that a model is on its way."},
     {"ASIM.WANTED", wanted_command, "admin deny-script", "admin dangerous", -1, 0, "Waits for devices to need workers."},

@@ -33,16 +33,17 @@ int done_command(RedisModuleCtx *ctx, RedisModuleString **argv, int argc) {
     Worker *worker = worker_of(redis.GetClientId(ctx));
     if (!worker) return hello(ctx, argv[1]) ? REDIS_OK : reply_error(ctx, "ERR this is no worker's first message");
     if (outcome_take(ctx, worker, argv, argc)) return REDIS_OK;
-    worker_leave(worker);
+    worker_leave(worker, "ERR the worker's answer makes no sense");
     return reply_error(ctx, "ERR this is no answer to the worker's task");
 }
 
 /* Another command than ASIM.DONE, as its arguments stay until there is a task: those of ASIM.DONE become tensors. */
 int next_command(RedisModuleCtx *ctx, RedisModuleString **argv, int argc) {
-    if (argc > 1 && done_command(ctx, argv, argc)) return REDIS_OK;
+    (void)argv;
+    if (argc != 1) return redis.WrongArity(ctx);
     if (redis.GetContextFlags(ctx) & CONTEXT_DENY_BLOCKING) return reply_error(ctx, "ERR not within a transaction");
     Worker *worker = worker_of(redis.GetClientId(ctx));
-    if (!worker || worker->doing || worker->idle) return reply_error(ctx, "ERR this worker has a task to answer first");
+    if (!worker || worker_busy(worker) || worker->idle) return reply_error(ctx, "ERR this worker has a task to answer first");
     if (worker_feed(worker))
         task_reply(ctx, worker);
     else
@@ -53,9 +54,10 @@ int next_command(RedisModuleCtx *ctx, RedisModuleString **argv, int argc) {
 int fetch_command(RedisModuleCtx *ctx, RedisModuleString **argv, int argc) {
     (void)argv;
     if (argc != 1) return redis.WrongArity(ctx);
-    const Worker *worker = worker_of(redis.GetClientId(ctx));
-    if (!worker || !worker->jobs) return reply_error(ctx, "ERR this connection has no task with an object");
-    const Object *object = worker->jobs->object;
+    Worker *worker = worker_of(redis.GetClientId(ctx));
+    if (!worker || !worker_busy(worker) || !worker_task(worker)->jobs)
+        return reply_error(ctx, "ERR this connection has no task with an object");
+    const Object *object = worker_task(worker)->jobs->object;
     redis.ReplyWithArray(ctx, 7);
     reply_word(ctx, object->kind == KIND_MODEL ? "MODEL" : "SCRIPT");
     reply_word(ctx, BACKEND_NAMES[object->backend]);

@@ -33,6 +33,7 @@ typedef struct Runs {
     uint64_t number; /* what workers call it; 0: they have not heard of it */
     Lane lane;       /* the jobs that wait for it */
     Stats stats;
+    int64_t typical_us; /* how long a run takes; 0: not known */
     int deaths;      /* workers that ended while they ran it, since its last success */
     bool checked;    /* a worker has loaded it; then these are known */
     int inputs, outputs; /* -1: unknown */

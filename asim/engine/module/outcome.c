@@ -7,7 +7,6 @@
 #include "worker.h"
 
 #define BAD_BATCH "ERR Model did not generate the expected batch size"
-#define NONSENSE "ERR the worker's answer makes no sense"
 
 enum { STATUS_DONE = 1, STATUS_FAILED = 2, LONGEST_ERROR = 4096 };
 
@@ -127,6 +126,9 @@ static void finish_all(Job *jobs, const char *error) {
     }
 }
 
+/* Follows a change within some ten runs. Never 0. */
+static int64_t smoothed(int64_t typical, int64_t now) { return typical ? (7 * typical + now) / 8 + 1 : now + 1; }
+
 static void finish_run(RedisModuleCtx *ctx, Job *job, const Output *outputs, int64_t from, bool merged, uint64_t duration) {
     Stats *stats = &job->object->runs.stats;
     const Shape *first = &outputs[0].shape;
@@ -135,12 +137,14 @@ static void finish_run(RedisModuleCtx *ctx, Job *job, const Output *outputs, int
     stats->duration_us += (int64_t)duration;
     stats->samples += merged ? job->rows : first->ndim ? first->dims[0] : 1;
     job->object->runs.deaths = 0;
+    job->object->runs.typical_us = smoothed(job->object->runs.typical_us, (int64_t)duration);
     job_finish(job, error);
 }
 
-static bool run_done(RedisModuleCtx *ctx, Worker *worker, Job *jobs, Reader *reader, RedisModuleString **data, int count,
+static bool run_done(RedisModuleCtx *ctx, const Task *task, Reader *reader, RedisModuleString **data, int count,
                      uint64_t duration) {
-    int64_t from = 0, rows = worker->rows;
+    int64_t from = 0, rows = task->rows;
+    Job *jobs = task->jobs;
     if (count != jobs->output_count) return false;
     Output *outputs = redis.Alloc((size_t)count * sizeof *outputs);
     bool good = true, fits = true;
@@ -183,14 +187,14 @@ static void failed(Job *jobs, const Reader *reader) {
     finish_all(jobs, error);
 }
 
-static bool done(RedisModuleCtx *ctx, Worker *worker, Job *jobs, Reader *reader, RedisModuleString **argv, int argc,
+static bool done(RedisModuleCtx *ctx, Worker *worker, const Task *task, Reader *reader, RedisModuleString **argv, int argc,
                  uint64_t duration) {
-    switch (worker->doing) {
+    switch (task->work) {
     case WORK_RUN:
     case WORK_CALL:
-        return run_done(ctx, worker, jobs, reader, argv, argc, duration);
+        return run_done(ctx, task, reader, argv, argc, duration);
     case WORK_LOAD:
-        return load_done(jobs, reader);
+        return load_done(task->jobs, reader);
     case WORK_DROP:
         worker_dropped(worker);
         return true;
@@ -199,31 +203,26 @@ static bool done(RedisModuleCtx *ctx, Worker *worker, Job *jobs, Reader *reader,
     }
 }
 
-static void lost(Job *jobs, const char *error) {
-    Object *object = object_share(jobs->object);
-    if (jobs->work != WORK_LOAD) object->runs.deaths++;
-    finish_all(jobs, error);
+void outcome_lost(const Task *task, const char *error, bool guilty) {
+    if (!task->jobs) return;
+    Object *object = object_share(task->jobs->object);
+    if (guilty && task->work != WORK_LOAD) object->runs.deaths++;
+    finish_all(task->jobs, error);
     if (object_quarantined(object)) lane_fail(&object->runs.lane, QUARANTINED);
     object_release(object);
-}
-
-void outcome_lost(Job *jobs) {
-    lost(jobs, "ERR the worker that ran this ended: it crashed, needed too much memory, or took too long");
 }
 
 bool outcome_take(RedisModuleCtx *ctx, Worker *worker, RedisModuleString **argv, int argc) {
     Reader reader;
     OutcomeHead head;
-    Job *jobs = worker->jobs;
+    if (!worker_busy(worker)) return false;
+    const Task *task = worker_task(worker);
     reader.at = redis.StringPtrLen(argv[1], &reader.left);
-    worker->jobs = NULL;
-    bool good = read_bytes(&reader, &head, sizeof head) && worker->doing && head.task == worker->task;
-    good = good && (head.status == STATUS_DONE || head.status == STATUS_FAILED);
-    if (good && head.status == STATUS_FAILED)
-        failed(jobs, &reader);
-    else
-        good = good && done(ctx, worker, jobs, &reader, argv + 2, argc - 2, head.duration_us);
-    worker->doing = 0;
-    if (!good && jobs) lost(jobs, NONSENSE);
-    return good;
+    if (!read_bytes(&reader, &head, sizeof head) || head.task != task->number) return false;
+    if (head.status == STATUS_FAILED)
+        failed(task->jobs, &reader);
+    else if (head.status != STATUS_DONE || !done(ctx, worker, task, &reader, argv + 2, argc - 2, head.duration_us))
+        return false;
+    worker->answered++;
+    return true;
 }

@@ -116,12 +116,10 @@ static bool is_ripe(Lane *lane, int64_t now) {
     return false;
 }
 
-/* The head, and with it those that may run together with it. */
-static Job *lane_take(Lane *lane, int64_t *rows) {
-    Job *head = cut(lane, NULL), *last = head, *before = NULL;
+/* Cuts out what may run together with the head; counts the rows of all. */
+static void gather(Lane *lane, Job *head, int64_t *rows) {
+    Job *last = head, *before = NULL;
     int64_t total = head->rows, most = head->object->batchsize;
-    *rows = 0;
-    if (!batches(head)) return head;
     for (Job *job = lane->first; job && total < most;) {
         Job *next = job->next;
         if (alike(head, job)) {
@@ -132,6 +130,15 @@ static Job *lane_take(Lane *lane, int64_t *rows) {
         }
         job = next;
     }
+}
+
+/* The head, and with it those that may run together with it. */
+static Job *lane_take(Lane *lane, int64_t *rows) {
+    alarm_clear(&lane->ripe);
+    Job *head = cut(lane, NULL);
+    *rows = 0;
+    if (batches(head)) gather(lane, head, rows);
+    if (!lane->first) lane_leave(lane);
     return head;
 }
 
@@ -141,11 +148,13 @@ Job *queue_take(Queue *queue, int64_t *rows) {
     if (!lane) return NULL;
     while (!is_ripe(lane, now))
         if ((lane = lane->next) == queue->turn) return NULL;
-    alarm_clear(&lane->ripe);
-    Job *jobs = lane_take(lane, rows);
     queue->turn = lane->next;
-    if (!lane->first) lane_leave(lane);
-    return jobs;
+    return lane_take(lane, rows);
+}
+
+Job *queue_take_like(const Job *job, int64_t *rows) {
+    Lane *lane = &job->object->runs.lane;
+    return lane->first && is_ripe(lane, now_ms()) ? lane_take(lane, rows) : NULL;
 }
 
 static void expired(Alarm *alarm) {

@@ -46,6 +46,8 @@ void queue_push(Queue *queue, struct Job *job);
 /* Takes the jobs that are to run together next, linked, with the rows of all of them (0: a job by itself); NULL when
  * there are none. */
 struct Job *queue_take(Queue *queue, int64_t *rows);
+/* The same for the next jobs of the object that this job is of. */
+struct Job *queue_take_like(const struct Job *job, int64_t *rows);
 /* Answers every waiting job with this error. */
 void queue_fail(Queue *queue, const char *error);
 /* True when the job was waiting in this lane; then it no longer is. */

@@ -22,16 +22,16 @@ _Static_assert(sizeof(TaskHead) == 40 && sizeof(TensorHead) == 16, "as workers r
 static size_t aligned(size_t size) { return (size + ALIGNMENT - 1) / ALIGNMENT * ALIGNMENT; }
 
 /* The bytes of one input, of all jobs of the batch. */
-static uint64_t input_bytes(const Worker *worker, int input) {
+static uint64_t input_bytes(const Task *task, int input) {
     uint64_t bytes = 0;
-    for (const Job *job = worker->jobs; job; job = job->next) bytes += job->inputs[input]->bytes.size;
+    for (const Job *job = task->jobs; job; job = job->next) bytes += job->inputs[input]->bytes.size;
     return bytes;
 }
 
 /* How long the worker may take: as long as anybody waits, and a while longer. */
-static uint32_t limit_of(const Worker *worker) {
+static uint32_t limit_of(const Task *task) {
     int64_t longest = 0, now = now_ms();
-    for (const Job *job = worker->jobs; job; job = job->next) {
+    for (const Job *job = task->jobs; job; job = job->next) {
         int64_t left = job->timeout_ms ? job->queued_ms + job->timeout_ms - now : INT64_MAX / 2;
         /* a run that was abandoned early may take as long again, before it is taken for one that hangs */
         int64_t grace = job->timeout_ms > engine.grace_ms ? job->timeout_ms : engine.grace_ms;
@@ -44,26 +44,26 @@ static uint32_t limit_of(const Worker *worker) {
     return longest > UINT32_MAX ? 0 : (uint32_t)longest;
 }
 
-static TaskHead head_of(const Worker *worker) {
-    TaskHead head = {.work = worker->doing, .task = worker->task};
-    const Job *job = worker->jobs;
-    if (worker->doing == WORK_DROP) head.extra = (uint32_t)(worker->dropping * sizeof(uint64_t));
-    if (worker->doing == WORK_PREPARE) head.extra = (uint32_t)strlen(BACKEND_NAMES[worker->prepare]);
+static TaskHead head_of(const Worker *worker, const Task *task) {
+    TaskHead head = {.work = task->work, .task = task->number};
+    const Job *job = task->jobs;
+    if (task->work == WORK_DROP) head.extra = (uint32_t)(worker->dropping * sizeof(uint64_t));
+    if (task->work == WORK_PREPARE) head.extra = (uint32_t)strlen(BACKEND_NAMES[worker->prepare]);
     if (!job) return head;
-    head.limit_ms = limit_of(worker);
+    head.limit_ms = limit_of(task);
     head.object = job->object->runs.number;
     head.inputs = (uint32_t)job->input_count;
     head.expected = (uint32_t)job->output_count;
     head.extra = (uint32_t)job->extra_size;
-    head.rows = (uint32_t)worker->rows;
+    head.rows = (uint32_t)task->rows;
     return head;
 }
 
-static size_t size_of(const Worker *worker, const TaskHead *head) {
+static size_t size_of(const Task *task, const TaskHead *head) {
     size_t heads = 0, data = 0;
     for (uint32_t i = 0; i < head->inputs; i++) {
-        heads += sizeof(TensorHead) + worker->jobs->inputs[i]->ndim * sizeof(int64_t);
-        data += aligned(input_bytes(worker, (int)i));
+        heads += sizeof(TensorHead) + task->jobs->inputs[i]->ndim * sizeof(int64_t);
+        data += aligned(input_bytes(task, (int)i));
     }
     return aligned(sizeof *head + head->extra) + aligned(heads) + data;
 }
@@ -73,27 +73,27 @@ static char *put(char *at, const void *data, size_t size) {
     return at + size;
 }
 
-static char *put_input_head(char *at, const Worker *worker, int input) {
-    const Tensor *tensor = worker->jobs->inputs[input];
-    TensorHead head = {.dtype = tensor->dtype, .ndim = tensor->ndim, .bytes = input_bytes(worker, input)};
+static char *put_input_head(char *at, const Task *task, int input) {
+    const Tensor *tensor = task->jobs->inputs[input];
+    TensorHead head = {.dtype = tensor->dtype, .ndim = tensor->ndim, .bytes = input_bytes(task, input)};
     char *dims = put(at, &head, sizeof head);
     at = put(dims, tensor->dims, tensor->ndim * sizeof(int64_t));
-    if (worker->rows) memcpy(dims, &worker->rows, sizeof(int64_t));
+    if (task->rows) memcpy(dims, &task->rows, sizeof(int64_t));
     return at;
 }
 
-static char *put_input(char *at, const Worker *worker, int input) {
-    for (const Job *job = worker->jobs; job; job = job->next) {
+static char *put_input(char *at, const Task *task, int input) {
+    for (const Job *job = task->jobs; job; job = job->next) {
         const Bytes *bytes = &job->inputs[input]->bytes;
         at = put(at, bytes_data(bytes), bytes->size);
     }
     return at;
 }
 
-static char *put_extra(char *at, const Worker *worker, uint32_t size) {
-    if (worker->doing == WORK_DROP) return put(at, worker->gone, size);
-    if (worker->doing == WORK_PREPARE) return put(at, BACKEND_NAMES[worker->prepare], size);
-    return worker->jobs ? put(at, worker->jobs->extra, size) : at;
+static char *put_extra(char *at, const Worker *worker, const Task *task, uint32_t size) {
+    if (task->work == WORK_DROP) return put(at, worker->gone, size);
+    if (task->work == WORK_PREPARE) return put(at, BACKEND_NAMES[worker->prepare], size);
+    return task->jobs ? put(at, task->jobs->extra, size) : at;
 }
 
 /* Zeros up to the next multiple of the alignment. */
@@ -103,20 +103,25 @@ static char *pad(char *start, char *at) {
     return at + left;
 }
 
-static void write_task(char *start, const Worker *worker, const TaskHead *head) {
+static char *write_task(char *start, const Worker *worker, const Task *task, const TaskHead *head) {
     char *at = put(start, head, sizeof *head);
-    at = pad(start, put_extra(at, worker, head->extra));
-    for (uint32_t i = 0; i < head->inputs; i++) at = put_input_head(at, worker, (int)i);
+    at = pad(start, put_extra(at, worker, task, head->extra));
+    for (uint32_t i = 0; i < head->inputs; i++) at = put_input_head(at, task, (int)i);
     at = pad(start, at);
-    for (uint32_t i = 0; i < head->inputs; i++) at = pad(start, put_input(at, worker, (int)i));
+    for (uint32_t i = 0; i < head->inputs; i++) at = pad(start, put_input(at, task, (int)i));
+    return at;
 }
 
 void task_reply(RedisModuleCtx *ctx, const Worker *worker) {
     static char kept[MOST_KEPT];
-    TaskHead head = head_of(worker);
-    size_t size = size_of(worker, &head);
-    char *message = size <= sizeof kept ? kept : redis.Alloc(size);
-    write_task(message, worker, &head);
+    TaskHead heads[MOST_TASKS];
+    size_t size = 0;
+    for (int i = 0; i < worker->count; i++) {
+        heads[i] = head_of(worker, &worker->tasks[i]);
+        size += size_of(&worker->tasks[i], &heads[i]);
+    }
+    char *message = size <= sizeof kept ? kept : redis.Alloc(size), *at = message;
+    for (int i = 0; i < worker->count; i++) at = write_task(at, worker, &worker->tasks[i], &heads[i]);
     redis.ReplyWithStringBuffer(ctx, message, size);
     if (message != kept) redis.Free(message);
 }

@@ -67,26 +67,56 @@ Worker *worker_attach(Queue *queue, unsigned long long client) {
     return worker;
 }
 
-static void begin(Worker *worker, Work work) {
-    worker->doing = work;
-    worker->task = ++last_task;
+static Task *begin(Worker *worker, Work work, Job *jobs, int64_t rows) {
+    worker->tasks[worker->count] = (Task){.number = ++last_task, .work = work, .jobs = jobs, .rows = rows};
+    return &worker->tasks[worker->count++];
+}
+
+static bool has_idle(const Queue *queue) {
+    for (const Worker *worker = queue->workers; worker; worker = worker->next)
+        if (worker->idle) return true;
+    return false;
+}
+
+static size_t bytes_of(const Job *jobs) {
+    size_t bytes = 0;
+    for (const Job *job = jobs; job; job = job->next)
+        for (int i = 0; i < job->input_count; i++) bytes += job->inputs[i]->bytes.size;
+    return bytes;
+}
+
+/* More runs of the same object, while they are short. */
+static void begin_more(Worker *worker, Job *jobs) {
+    int64_t each = jobs->object->runs.typical_us, all = each, rows;
+    size_t bytes = bytes_of(jobs);
+    if (!each || jobs->work == WORK_LOAD || has_idle(worker->queue)) return;
+    while (worker->count < MOST_TASKS && (all += each) <= TASKS_US && bytes < TASKS_BYTES) {
+        Job *more = queue_take_like(jobs, &rows);
+        if (!more) return;
+        bytes += bytes_of(more);
+        begin(worker, more->work, more, rows);
+    }
 }
 
 bool worker_feed(Worker *worker) {
+    Job *jobs;
+    int64_t rows;
+    worker->answered = worker->count = 0;
     if (worker->gone_count) {
         worker->dropping = worker->gone_count;
-        begin(worker, WORK_DROP);
+        begin(worker, WORK_DROP, NULL, 0);
         return true;
     }
-    if ((worker->jobs = queue_take(worker->queue, &worker->rows))) {
-        begin(worker, worker->jobs->work);
+    if ((jobs = queue_take(worker->queue, &rows))) {
+        begin(worker, jobs->work, jobs, rows);
+        begin_more(worker, jobs);
         return true;
     }
     for (int backend = 0; backend < BACKENDS; backend++) {
         if (!(worker->to_prepare & 1u << backend)) continue;
         worker->to_prepare &= ~(1u << backend);
         worker->prepare = (Backend)backend;
-        begin(worker, WORK_PREPARE);
+        begin(worker, WORK_PREPARE, NULL, 0);
         return true;
     }
     return false;
@@ -104,15 +134,18 @@ static int reply_task(RedisModuleCtx *ctx, RedisModuleString **argv, int argc) {
 }
 
 void worker_wait(RedisModuleCtx *ctx, Worker *worker) {
-    worker->doing = 0;
     worker->idle = redis.BlockClient(ctx, reply_task, NULL, NULL, 0);
 }
 
 void workers_feed(Queue *queue) {
     for (Worker *worker = queue->workers; worker; worker = worker->next) {
-        if (!worker->idle || !worker_feed(worker)) continue;
         RedisModuleBlockedClient *client = worker->idle;
+        if (!client) continue;
         worker->idle = NULL;
+        if (!worker_feed(worker)) {
+            worker->idle = client;
+            return;
+        }
         redis.UnblockClient(client, worker);
     }
 }
@@ -123,14 +156,15 @@ void workers_prepare(Queue *queue, Backend backend) {
     workers_feed(queue);
 }
 
-void worker_leave(Worker *worker) {
+void worker_leave(Worker *worker, const char *error) {
     Worker **link = &worker->queue->workers;
     while (*link != worker) link = &(*link)->next;
     *link = worker->next;
-    Job *jobs = worker->jobs;
+    /* tasks that were handed over together are of one object */
+    for (bool first = true; worker_busy(worker); worker->answered++, first = false)
+        outcome_lost(worker_task(worker), error, first);
     if (worker->gone) redis.Free(worker->gone);
     redis.Free(worker);
-    if (jobs) outcome_lost(jobs);
 }
 
 static void client_changed(RedisModuleCtx *ctx, Event event, uint64_t subevent, void *data) {
@@ -143,7 +177,7 @@ static void client_changed(RedisModuleCtx *ctx, Event event, uint64_t subevent, 
         worker->idle = NULL;
         redis.UnblockClient(client, NULL);
     }
-    worker_leave(worker);
+    worker_leave(worker, "ERR the worker that ran this ended: it crashed, needed too much memory, or took too long");
 }
 
 int worker_register(RedisModuleCtx *ctx) {

@@ -4,16 +4,26 @@
 
 #include "job.h"
 
-/* One connection of a worker. It is idle, or does a task. */
+/* What a worker is told to do at once. */
+typedef struct Task {
+    uint64_t number;
+    Work work;
+    Job *jobs;    /* of a RUN (perhaps several, merged), a CALL or a LOAD; else NULL */
+    int64_t rows; /* of merged jobs along dimension 0; 0: not merged */
+} Task;
+
+/* Short runs of one object are handed over several at a time, as a message costs more than they do: so many at most,
+ * and as many as take this long together. */
+enum { MOST_TASKS = 16, TASKS_US = 300, TASKS_BYTES = 1 << 16 };
+
+/* One connection of a worker. It is idle, or does tasks. */
 typedef struct Worker {
     struct Worker *next;
     Queue *queue;
     unsigned long long client;      /* its connection's number */
     RedisModuleBlockedClient *idle; /* its connection while it waits for a task; NULL: it does one */
-    Work doing;                     /* 0: nothing */
-    uint64_t task;                  /* the task's number */
-    Job *jobs;                      /* of a RUN (perhaps several, merged), a CALL or a LOAD; else NULL */
-    int64_t rows;                   /* of merged jobs along dimension 0; 0: not merged */
+    Task tasks[MOST_TASKS];         /* what it does, in order */
+    int answered, count;            /* so many of them it has answered */
     Backend prepare;                /* what a PREPARE names */
     unsigned to_prepare;            /* a bit for each backend that it is to get ready for */
     uint64_t *gone;                 /* objects that it is to forget */
@@ -24,8 +34,8 @@ typedef struct Worker {
 Worker *worker_of(unsigned long long client);
 /* A connection says that it is a worker. */
 Worker *worker_attach(Queue *queue, unsigned long long client);
-/* Its connection ended: what it did is lost. */
-void worker_leave(Worker *worker);
+/* It is no worker any more: what it did is answered by this error. */
+void worker_leave(Worker *worker, const char *error);
 /* Blocks an idle worker's connection until there is a task. */
 void worker_wait(RedisModuleCtx *ctx, Worker *worker);
 /* Gives an idle worker its next task. False when there is nothing to do. */
@@ -39,14 +49,17 @@ void workers_prepare(Queue *queue, Backend backend);
 /* Those who wait for wanted devices are told. */
 void wanted_changed(void);
 
-/* Answers a worker's command with its task (task.c). */
+static inline bool worker_busy(const Worker *worker) { return worker->answered < worker->count; }
+/* The task that it is to answer next; it has one. */
+static inline Task *worker_task(Worker *worker) { return &worker->tasks[worker->answered]; }
+
+/* Answers a worker's command with its tasks (task.c). */
 void task_reply(RedisModuleCtx *ctx, const Worker *worker);
 
-/* What a worker's answer means for the jobs of its task (outcome.c). False: it makes no sense. The jobs are done with
- * in either case. */
+/* What a worker's answer means for the jobs of its task (outcome.c). False when it makes no sense; then nothing was done. */
 bool outcome_take(RedisModuleCtx *ctx, Worker *worker, RedisModuleString **argv, int argc);
-/* The worker ended while it did these. */
-void outcome_lost(Job *jobs);
+/* The task will have no answer. `guilty`: it is what ended the worker. */
+void outcome_lost(const Task *task, const char *error, bool guilty);
 
 int worker_register(RedisModuleCtx *ctx);
 
