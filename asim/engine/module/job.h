@@ -6,7 +6,7 @@
 #include "object.h"
 #include "tensor.h"
 
-typedef enum Work { WORK_RUN = 1, WORK_CALL, WORK_LOAD, WORK_DROP, WORK_PREPARE } Work; /* as workers are told */
+typedef enum Work { WORK_RUN = 1, WORK_CALL, WORK_LOAD, WORK_DROP, WORK_PREPARE, WORK_SHARED } Work; /* as workers are told */
 
 typedef struct Job {
     struct Job *next; /* in its lane, or in its batch */

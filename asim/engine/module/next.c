@@ -14,6 +14,9 @@ typedef struct HelloHead {
     uint32_t pid, size;
 } HelloHead;
 
+/* A bit of `outputs` in a HELLO: the worker can open the server's files. */
+enum { HELLO_SHARES = 1 };
+
 /* A connection's first words: which device it serves. */
 static Worker *hello(RedisModuleCtx *ctx, RedisModuleString *argument) {
     size_t size;
@@ -24,7 +27,10 @@ static Worker *hello(RedisModuleCtx *ctx, RedisModuleString *argument) {
     memcpy(&head, data, sizeof head);
     if (head.status || head.size != size - sizeof head || !device_parse(data + sizeof head, head.size, &device)) return NULL;
     Queue *queue = queue_want(device.name);
-    return queue ? worker_attach(queue, redis.GetClientId(ctx)) : NULL;
+    if (!queue) return NULL;
+    Worker *worker = worker_attach(queue, redis.GetClientId(ctx));
+    worker->shares = head.outputs & HELLO_SHARES;
+    return worker;
 }
 
 /* ASIM.DONE head [output...] has no answer, so that it can be sent together with ASIM.NEXT. */

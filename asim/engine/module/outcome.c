@@ -9,6 +9,8 @@
 #define BAD_BATCH "ERR Model did not generate the expected batch size"
 
 enum { STATUS_DONE = 1, STATUS_FAILED = 2, LONGEST_ERROR = 4096 };
+/* A bit of the status: the model still uses the shared memory that its inputs were in. */
+enum { STATUS_KEPT = 1 << 8 };
 
 typedef struct OutcomeHead {
     uint32_t status, outputs;
@@ -212,6 +214,8 @@ void outcome_lost(const Task *task, const char *error, bool guilty) {
     object_release(object);
 }
 
+static void give_back(Alarm *alarm) { shared_release(&CONTAINER(alarm, Worker, give_back)->shared); }
+
 bool outcome_take(RedisModuleCtx *ctx, Worker *worker, RedisModuleString **argv, int argc) {
     Reader reader;
     OutcomeHead head;
@@ -219,6 +223,9 @@ bool outcome_take(RedisModuleCtx *ctx, Worker *worker, RedisModuleString **argv,
     const Task *task = worker_task(worker);
     reader.at = redis.StringPtrLen(argv[1], &reader.left);
     if (!read_bytes(&reader, &head, sizeof head) || head.task != task->number) return false;
+    if (head.status & STATUS_KEPT) shared_release(&worker->shared);
+    if (worker->shared.data) alarm_set(&worker->give_back, now_ms() + SHARED_IDLE_MS, give_back);
+    head.status &= ~(uint32_t)STATUS_KEPT;
     if (head.status == STATUS_FAILED)
         failed(task->jobs, &reader);
     else if (head.status != STATUS_DONE || !done(ctx, worker, task, &reader, argv + 2, argc - 2, head.duration_us))

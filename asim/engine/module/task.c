@@ -112,16 +112,34 @@ static char *write_task(char *start, const Worker *worker, const Task *task, con
     return at;
 }
 
-void task_reply(RedisModuleCtx *ctx, const Worker *worker) {
+static void write_tasks(char *at, const Worker *worker, const TaskHead *heads) {
+    for (int i = 0; i < worker->count; i++) at = write_task(at, worker, &worker->tasks[i], &heads[i]);
+}
+
+/* The tasks are in memory that the worker can see; this says where. */
+static void reply_shared(RedisModuleCtx *ctx, const Shared *shared, size_t size) {
+    TaskHead head = {
+        .work = WORK_SHARED, .task = (uint64_t)shared->fd, .object = size, .expected = shared->generation,
+    };
+    redis.ReplyWithStringBuffer(ctx, (const char *)&head, sizeof head);
+}
+
+void task_reply(RedisModuleCtx *ctx, Worker *worker) {
     static char kept[MOST_KEPT];
-    TaskHead heads[MOST_TASKS];
+    TaskHead heads[MOST_TASKS] = {{0}};
     size_t size = 0;
     for (int i = 0; i < worker->count; i++) {
         heads[i] = head_of(worker, &worker->tasks[i]);
         size += size_of(&worker->tasks[i], &heads[i]);
     }
-    char *message = size <= sizeof kept ? kept : redis.Alloc(size), *at = message;
-    for (int i = 0; i < worker->count; i++) at = write_task(at, worker, &worker->tasks[i], &heads[i]);
+    if (worker->shares && size >= SHARED_FROM && shared_reserve(&worker->shared, size)) {
+        alarm_clear(&worker->give_back);
+        write_tasks(worker->shared.data, worker, heads);
+        reply_shared(ctx, &worker->shared, size);
+        return;
+    }
+    char *message = size <= sizeof kept ? kept : redis.Alloc(size);
+    write_tasks(message, worker, heads);
     redis.ReplyWithStringBuffer(ctx, message, size);
     if (message != kept) redis.Free(message);
 }

@@ -164,6 +164,8 @@ void worker_leave(Worker *worker, const char *error) {
     for (bool first = true; worker_busy(worker); worker->answered++, first = false)
         outcome_lost(worker_task(worker), error, first);
     if (worker->gone) redis.Free(worker->gone);
+    alarm_clear(&worker->give_back);
+    shared_release(&worker->shared);
     redis.Free(worker);
 }
 

@@ -3,6 +3,7 @@
 #define ASIM_WORKER_H
 
 #include "job.h"
+#include "shared.h"
 
 /* What a worker is told to do at once. */
 typedef struct Task {
@@ -24,6 +25,9 @@ typedef struct Worker {
     RedisModuleBlockedClient *idle; /* its connection while it waits for a task; NULL: it does one */
     Task tasks[MOST_TASKS];         /* what it does, in order */
     int answered, count;            /* so many of them it has answered */
+    bool shares;                    /* it can read shared memory */
+    Shared shared;
+    Alarm give_back;                /* the shared memory, when it is not used any more */
     Backend prepare;                /* what a PREPARE names */
     unsigned to_prepare;            /* a bit for each backend that it is to get ready for */
     uint64_t *gone;                 /* objects that it is to forget */
@@ -54,7 +58,7 @@ static inline bool worker_busy(const Worker *worker) { return worker->answered <
 static inline Task *worker_task(Worker *worker) { return &worker->tasks[worker->answered]; }
 
 /* Answers a worker's command with its tasks (task.c). */
-void task_reply(RedisModuleCtx *ctx, const Worker *worker);
+void task_reply(RedisModuleCtx *ctx, Worker *worker);
 
 /* What a worker's answer means for the jobs of its task (outcome.c). False when it makes no sense; then nothing was done. */
 bool outcome_take(RedisModuleCtx *ctx, Worker *worker, RedisModuleString **argv, int argc);
