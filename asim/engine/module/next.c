@@ -49,7 +49,7 @@ int next_command(RedisModuleCtx *ctx, RedisModuleString **argv, int argc) {
     if (argc != 1) return redis.WrongArity(ctx);
     if (redis.GetContextFlags(ctx) & CONTEXT_DENY_BLOCKING) return reply_error(ctx, "ERR not within a transaction");
     Worker *worker = worker_of(redis.GetClientId(ctx));
-    if (!worker || worker_busy(worker) || worker->idle) return reply_error(ctx, "ERR this worker has a task to answer first");
+    if (!worker || worker_busy(worker) || worker->idle || worker->woken) return reply_error(ctx, "ERR this worker has a task to answer first");
     if (worker_feed(worker))
         task_reply(ctx, worker);
     else

@@ -51,6 +51,7 @@ static Job *cut(Lane *lane, Job *before) {
     *link = job->next;
     if (lane->last == job) lane->last = before;
     job->next = NULL;
+    lane->queue->waiting--;
     return job;
 }
 
@@ -142,12 +143,21 @@ static Job *lane_take(Lane *lane, int64_t *rows) {
     return head;
 }
 
-Job *queue_take(Queue *queue, int64_t *rows) {
+/* The lane that is served next; NULL: none may be. */
+static Lane *next_lane(Queue *queue) {
     Lane *lane = queue->turn;
     int64_t now = now_ms();
     if (!lane) return NULL;
     while (!is_ripe(lane, now))
         if ((lane = lane->next) == queue->turn) return NULL;
+    return lane;
+}
+
+bool queue_ready(Queue *queue) { return next_lane(queue) != NULL; }
+
+Job *queue_take(Queue *queue, int64_t *rows) {
+    Lane *lane = next_lane(queue);
+    if (!lane) return NULL;
     queue->turn = lane->next;
     return lane_take(lane, rows);
 }
@@ -169,6 +179,7 @@ static void expired(Alarm *alarm) {
 
 void queue_push(Queue *queue, Job *job) {
     Lane *lane = &job->object->runs.lane;
+    queue->waiting++;
     if (job->timeout_ms) alarm_set(&job->deadline, job->queued_ms + job->timeout_ms, expired);
     if (lane->first)
         lane->last = lane->last->next = job;

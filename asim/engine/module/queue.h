@@ -25,6 +25,7 @@ typedef struct Queue {
     struct Queue *next;
     char device[10];
     Lane *turn; /* the lane whose turn it is; NULL: there are no jobs */
+    size_t waiting; /* jobs in all lanes */
     struct Worker *workers;
     unsigned to_prepare; /* a bit for each backend that new workers are to get ready for */
     char *failed; /* why no worker can be started; NULL: none was seen to fail */
@@ -43,6 +44,8 @@ Queue *queue_first(void);
 
 /* Puts a job at the end of its object's lane, and sees whether a worker can take it. May answer and free it. */
 void queue_push(Queue *queue, struct Job *job);
+/* Whether there are jobs that may run now. */
+bool queue_ready(Queue *queue);
 /* Takes the jobs that are to run together next, linked, with the rows of all of them (0: a job by itself); NULL when
  * there are none. */
 struct Job *queue_take(Queue *queue, int64_t *rows);

@@ -31,6 +31,7 @@ enum { NO_EXPIRE = -1 };
 enum { FILTER_NOT_OWN_CALLS = 1 << 0 };
 enum { OPTION_HANDLE_IO_ERRORS = 1 << 0, OPTION_HANDLE_ASYNC_LOADING = 1 << 2 };
 enum { CONTEXT_LUA = 1 << 0, CONTEXT_MULTI = 1 << 1, CONTEXT_REPLICATED = 1 << 12, CONTEXT_LOADING = 1 << 13 };
+enum { CONTEXT_AOF = 1 << 6 };
 enum { CONTEXT_DENY_BLOCKING = 1 << 21 };
 
 typedef int (*CommandHandler)(RedisModuleCtx *ctx, RedisModuleString **argv, int argc);
@@ -43,7 +44,7 @@ typedef void (*DisconnectHandler)(RedisModuleCtx *ctx, RedisModuleBlockedClient 
 typedef struct Event {
     uint64_t id, version;
 } Event;
-enum { EVENT_CLIENT_CHANGE = 4, EVENT_VERSION = 1, CLIENT_DISCONNECTED = 1 };
+enum { EVENT_CLIENT_CHANGE = 4, EVENT_REPLICA_CHANGE = 6, EVENT_VERSION = 1, CLIENT_DISCONNECTED = 1 };
 typedef struct ClientInfo {
     uint64_t version, flags, id;
     char address[46];

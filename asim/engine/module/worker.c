@@ -72,9 +72,9 @@ static Task *begin(Worker *worker, Work work, Job *jobs, int64_t rows) {
     return &worker->tasks[worker->count++];
 }
 
-static bool has_idle(const Queue *queue) {
-    for (const Worker *worker = queue->workers; worker; worker = worker->next)
-        if (worker->idle) return true;
+static bool others_are_free(const Worker *one) {
+    for (const Worker *worker = one->queue->workers; worker; worker = worker->next)
+        if (worker != one && (worker->idle || worker->woken)) return true;
     return false;
 }
 
@@ -89,7 +89,7 @@ static size_t bytes_of(const Job *jobs) {
 static void begin_more(Worker *worker, Job *jobs) {
     int64_t each = jobs->object->runs.typical_us, all = each, rows;
     size_t bytes = bytes_of(jobs);
-    if (!each || jobs->work == WORK_LOAD || has_idle(worker->queue)) return;
+    if (!each || jobs->work == WORK_LOAD || others_are_free(worker)) return;
     while (worker->count < MOST_TASKS && (all += each) <= TASKS_US && bytes < TASKS_BYTES) {
         Job *more = queue_take_like(jobs, &rows);
         if (!more) return;
@@ -102,8 +102,7 @@ bool worker_feed(Worker *worker) {
     Job *jobs;
     int64_t rows;
     worker->answered = worker->count = 0;
-    if (worker->gone_count) {
-        worker->dropping = worker->gone_count;
+    if ((worker->dropping = worker->gone_count)) {
         begin(worker, WORK_DROP, NULL, 0);
         return true;
     }
@@ -127,9 +126,13 @@ void worker_dropped(Worker *worker) {
     memmove(worker->gone, worker->gone + worker->dropping, worker->gone_count * sizeof *worker->gone);
 }
 
+/* What came in the same turn of the loop is handed over together. */
 static int reply_task(RedisModuleCtx *ctx, RedisModuleString **argv, int argc) {
     (void)argv, (void)argc;
-    task_reply(ctx, redis.GetBlockedClientPrivateData(ctx));
+    Worker *worker = redis.GetBlockedClientPrivateData(ctx);
+    worker->woken = false;
+    if (!worker_feed(worker)) begin(worker, WORK_DROP, NULL, 0); /* of nothing: what there was is gone */
+    task_reply(ctx, worker);
     return REDIS_OK;
 }
 
@@ -137,16 +140,22 @@ void worker_wait(RedisModuleCtx *ctx, Worker *worker) {
     worker->idle = redis.BlockClient(ctx, reply_task, NULL, NULL, 0);
 }
 
+static void wake(Worker *worker) {
+    RedisModuleBlockedClient *client = worker->idle;
+    worker->idle = NULL;
+    worker->woken = true;
+    redis.UnblockClient(client, worker);
+}
+
 void workers_feed(Queue *queue) {
+    size_t woken = 0;
+    bool ready = queue_ready(queue);
+    for (const Worker *worker = queue->workers; worker; worker = worker->next) woken += worker->woken;
     for (Worker *worker = queue->workers; worker; worker = worker->next) {
-        RedisModuleBlockedClient *client = worker->idle;
-        if (!client) continue;
-        worker->idle = NULL;
-        if (!worker_feed(worker)) {
-            worker->idle = client;
-            return;
-        }
-        redis.UnblockClient(client, worker);
+        bool useful = worker->gone_count || worker->to_prepare || (ready && woken < queue->waiting);
+        if (!worker->idle || !useful) continue;
+        wake(worker);
+        woken++;
     }
 }
 

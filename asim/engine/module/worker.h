@@ -23,6 +23,7 @@ typedef struct Worker {
     Queue *queue;
     unsigned long long client;      /* its connection's number */
     RedisModuleBlockedClient *idle; /* its connection while it waits for a task; NULL: it does one */
+    bool woken;                     /* it will be given one as soon as this turn of the server's loop is over */
     Task tasks[MOST_TASKS];         /* what it does, in order */
     int answered, count;            /* so many of them it has answered */
     bool shares;                    /* it can read shared memory */
@@ -42,11 +43,11 @@ Worker *worker_attach(Queue *queue, unsigned long long client);
 void worker_leave(Worker *worker, const char *error);
 /* Blocks an idle worker's connection until there is a task. */
 void worker_wait(RedisModuleCtx *ctx, Worker *worker);
-/* Gives an idle worker its next task. False when there is nothing to do. */
+/* Gives a worker that asked its next tasks. False when there is nothing to do. */
 bool worker_feed(Worker *worker);
 /* It has forgotten what it was told to. */
 void worker_dropped(Worker *worker);
-/* Gives tasks to those that are idle. */
+/* Sees to it that those who are idle get what there is to do. */
 void workers_feed(Queue *queue);
 /* Every worker of the device is to load what this backend needs. */
 void workers_prepare(Queue *queue, Backend backend);
@@ -66,5 +67,6 @@ bool outcome_take(RedisModuleCtx *ctx, Worker *worker, RedisModuleString **argv,
 void outcome_lost(const Task *task, const char *error, bool guilty);
 
 int worker_register(RedisModuleCtx *ctx);
+int outcome_register(RedisModuleCtx *ctx);
 
 #endif
