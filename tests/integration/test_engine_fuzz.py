@@ -13,7 +13,7 @@ import pytest
 
 from asim.engine import build
 
-from .. import fuzz_engine, sanitized
+from .. import fuzz_engine, fuzz_workers, sanitized
 from ..conftest import missing
 from ..servers import RedisServer
 from .engine import PROGRAMS, debug_args, make_server
@@ -60,6 +60,18 @@ def test_fuzz_sanitized(place: Path, label: str) -> None:
     """A hundred thousand random commands: nothing is read or written out of bounds, used after it was freed, or lost."""
     code = run_fuzz(label, place, 100_000)
     assert (code, sanitized.reports(place)) == (0, "")
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("label", REDIS)
+def test_workers_sanitized(place: Path, label: str) -> None:
+    """Random clients and workers that answer wrongly, or die: every client is answered, and no memory is misused."""
+    module, env = place / "asim_engine.so", sanitized.environment(place)
+    for seed in range(3):
+        answers, code = fuzz_workers.run(15_000, seed, binary=PROGRAMS[label], module=module, env=env)
+        assert answers.total() > 5000
+        assert (code, sanitized.reports(place)) == (0, "")
 
 
 @pytest.mark.slow

@@ -122,6 +122,7 @@ bool worker_feed(Worker *worker) {
 }
 
 void worker_dropped(Worker *worker) {
+    if (!worker->dropping) return;
     worker->gone_count -= worker->dropping;
     memmove(worker->gone, worker->gone + worker->dropping, worker->gone_count * sizeof *worker->gone);
 }
