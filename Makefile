@@ -4,13 +4,14 @@ VENV   ?= .venv
 BIN     = $(VENV)/bin
 PIP     = $(BIN)/python -m pip --disable-pip-version-check -q
 
-.PHONY: help smartredis demo demo-mpi demo-database test test-all lint type docs bench bench-databases coverage wheel clean
+.PHONY: help smartredis demo demo-mpi demo-database test test-all lint type docs bench bench-databases coverage wheel clean ml
 help:
 	@echo "make demo      a real parameter sweep of LAMMPS, from nothing; says where the results are"
 	@echo "make demo-mpi  the same with every member on 2 MPI ranks"
 	@echo "make demo-database  two producers and a consumer of tensors, with a database beside them"
 	@echo "make test      the fast test suite"
 	@echo "make test-all  every test, also the slow ones     make coverage  the coverage gate of the pure layers"
+	@echo "make ml        torch, TensorFlow, onnxruntime and LiteRT, which some tests and benchmarks need (2 GB)"
 	@echo "make smartredis  the real SmartRedis, which some tests compare with"
 	@echo "make lint | type | docs | wheel | bench"
 
@@ -26,6 +27,10 @@ $(VENV)/.demo: $(VENV)/.made pyproject.toml
 
 $(VENV)/.test: $(VENV)/.made pyproject.toml
 	$(PIP) install -e . --group test
+	touch $@
+
+$(VENV)/.ml: $(VENV)/.test
+	$(PIP) install --group ml
 	touch $@
 
 $(VENV)/.lint: $(VENV)/.made pyproject.toml
@@ -49,6 +54,8 @@ $(VENV)-smartredis/.made:
 
 smartredis: $(VENV)-smartredis/.made
 
+ml: $(VENV)/.ml
+
 demo: $(VENV)/.demo
 	$(BIN)/python examples/lammps_sweep/sweep.py
 
@@ -65,7 +72,7 @@ test-all: $(VENV)/.test
 	$(BIN)/python -m pytest
 
 # the pure layers, by the tests that need no processes
-PURE = asim/errors.py,asim/status.py,asim/units.py,asim/config.py,asim/_lazy.py,asim/entities/*,asim/settings/*,asim/plan.py,asim/planner.py,asim/ordering.py,asim/preview.py,asim/generate.py,asim/templates.py,asim/strategies.py,asim/values.py,asim/tables.py,asim/policies.py,asim/log.py,asim/launchers/base.py,asim/agent/protocol.py,asim/database/address.py,asim/database/config.py,asim/database/environment.py,asim/database/planning.py,asim/database/security.py,asim/client/codec.py,asim/client/keys.py,asim/client/dataset.py,asim/client/cluster.py,asim/client/options.py,asim/client/replies.py
+PURE = asim/errors.py,asim/status.py,asim/units.py,asim/config.py,asim/_lazy.py,asim/entities/*,asim/settings/*,asim/plan.py,asim/planner.py,asim/ordering.py,asim/preview.py,asim/generate.py,asim/templates.py,asim/strategies.py,asim/values.py,asim/tables.py,asim/policies.py,asim/log.py,asim/launchers/base.py,asim/agent/protocol.py,asim/database/address.py,asim/database/config.py,asim/database/environment.py,asim/database/planning.py,asim/database/security.py,asim/engine/protocol.py,asim/client/codec.py,asim/client/keys.py,asim/client/dataset.py,asim/client/cluster.py,asim/client/options.py,asim/client/replies.py
 coverage: $(VENV)/.test
 	$(BIN)/python -m coverage run -m pytest -q tests/unit
 	$(BIN)/python -m coverage report --skip-covered --include '$(PURE)' --fail-under 95

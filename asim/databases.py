@@ -11,6 +11,7 @@ from .values import check_text
 
 if TYPE_CHECKING:
     from .client.client import Client
+    from .entities.mlobjects import MLObject
     from .runtime.session import Session
 
 
@@ -54,3 +55,22 @@ class Databases:
         if chosen not in running:
             raise DatabaseError(f"database {chosen.name} is not running in experiment {self.name}")
         return Client(chosen.get_address()[0], cluster=chosen.is_cluster, **options)
+
+    async def upload(self, database: Orchestrator, *objects: MLObject, replace: bool = False) -> None:
+        """Have ML models, scripts and functions in a running database; returns when workers have loaded them.
+
+        Everything is uploaded at once, in a cluster to every shard. What is there already is not sent again.
+
+        :param database: it runs in this experiment.
+        :param objects: each an :class:`~asim.MLModel`, :class:`~asim.Script` or :class:`~asim.Function`.
+        :param replace: they may take the place of others with their names that this experiment uploaded.
+        :raises ConfigError: an object could never be stored; MissingFileError: its file is not there.
+        :raises EntityExistsError: a different object has one of its keys.
+        :raises DatabaseError: the database does not run, or refused one of them; its text has the object, the key, the
+            shard, and the words of the server. The other objects may be there, or not.
+
+        Cancellation: what is under way is given up. What is stored whole stays, and is not sent again the next time.
+        """
+        if not isinstance(database, Orchestrator):
+            raise ConfigTypeError(allowed("database", database, "must be an Orchestrator"))
+        await self._runtime().upload(database, objects, replace=replace)

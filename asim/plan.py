@@ -12,7 +12,9 @@ from dataclasses import dataclass, field, replace
 from .agent.protocol import Environment
 from .database.address import Address
 from .database.config import NodeConfig
+from .database.objects import Content, Upload
 from .entities import DBNode, Ensemble, Entity, Model, Orchestrator
+from .entities.mlobjects import MLObject
 from .generate import Layouts, Source, Unit
 from .launchers.base import Capabilities
 from .policies import Retry, When
@@ -27,6 +29,7 @@ class Context:
     :ivar python: the interpreter that runs asim's own programs where jobs run.
     :ivar environ: the environment that jobs start from.
     :ivar databases: those that run now.
+    :ivar uploaded: of each of these, what this experiment has stored in it: key -> object.
     """
 
     name: str
@@ -37,30 +40,35 @@ class Context:
     python: str = "python3"
     environ: Mapping[str, str] = field(default_factory=dict)
     databases: Sequence[Address] = ()
+    uploaded: Mapping[str, Mapping[str, Upload]] = field(default_factory=dict)
     busy: Collection[str] = frozenset()
     known: Collection[Entity] = frozenset()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Needs:
-    """What must be looked up: programs, attached paths (path -> read the contents), directories that may exist, and those never to be
-    replaced.
+    """What must be looked up: programs, attached paths (path -> read the contents), directories that may exist, those never to be
+    replaced, and ML objects (each with whether its digest is wanted).
     """
 
     programs: frozenset[str]
     sources: Mapping[str, bool]
     targets: frozenset[str]
     protected: tuple[str, ...] = ()
+    objects: Sequence[tuple[MLObject, bool]] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Facts:
-    """What was found. A program or source that is absent does not exist; ``real`` is where targets lead, links followed."""
+    """What was found. A program or source that is absent does not exist; ``real`` is where targets lead, links followed;
+    ``contents`` are those of ML objects, by their ``id``.
+    """
 
     programs: Mapping[str, str] = field(default_factory=dict)
     sources: Mapping[str, Source] = field(default_factory=dict)
     taken: frozenset[str] = frozenset()
     real: Mapping[str, str] = field(default_factory=dict)
+    contents: Mapping[int, Content] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -130,7 +138,12 @@ class DatabasePlan:
 
 @dataclass(slots=True, kw_only=True)
 class LaunchPlan:
-    """Everything that one ``start`` (or ``generate``) is going to do."""
+    """Everything that one ``start`` (or ``generate``) is going to do.
+
+    :ivar uploads: what each standard database gets before the jobs start: its name -> objects.
+    :ivar beside: what the colocated database of each model gets: the model's name -> objects.
+    :ivar spills: files that are made for objects in memory, as colocated databases read files: path -> object.
+    """
 
     context: Context
     units: list[Unit] = field(default_factory=list)
@@ -138,6 +151,9 @@ class LaunchPlan:
     jobs: list[JobSpec] = field(default_factory=list)
     batches: list[BatchPlan] = field(default_factory=list)
     databases: list[DatabasePlan] = field(default_factory=list)
+    uploads: dict[str, list[Upload]] = field(default_factory=dict)
+    beside: dict[str, list[Upload]] = field(default_factory=dict)
+    spills: dict[str, Upload] = field(default_factory=dict)
     files: dict[str, str] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
 

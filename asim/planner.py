@@ -21,9 +21,9 @@ from .database.planning import (
     check_files,
     colocated_file,
     database_files,
-    engine_notes,
     plan_databases,
 )
+from .database.targets import Targets, beside_config, wanted_objects
 from .entities import Ensemble, Entity, Model, Orchestrator
 from .errors import ConfigError, EntityExistsError, MissingFileError, UnsupportedError, allowed
 from .generate import Layouts, Unit
@@ -64,7 +64,13 @@ def needs(
             for path in model.files.configure:
                 sources[os.path.normpath(os.path.join(context.cwd, path))] = True
     targets = frozenset(unit.target for unit in units)
-    return Needs(programs=frozenset(programs), sources=sources, targets=targets, protected=(context.path, context.cwd))
+    return Needs(
+        programs=frozenset(programs),
+        sources=sources,
+        targets=targets,
+        protected=(context.path, context.cwd),
+        objects=wanted_objects(found),
+    )
 
 
 def _programs(settings: RunSettings) -> set[str]:
@@ -146,11 +152,12 @@ class Planner:
     ) -> Iterator[None]:
         """Plan the jobs of these members and databases; yields between slices."""
         self._check(found, batches, databases)
-        self.plan.notes += engine_notes(found, databases)
         if self._context.capabilities.local_programs:
             check_files(self._context, databases, self._facts.sources)
         self.plan.databases += plan_databases(self._context, databases)
+        uploads = Targets(self.plan, [database.name for database in databases], self._facts.contents)
         for index, (model, ensemble) in enumerate(found):
+            uploads.add(model)
             in_batch = model in batches or ensemble in batches
             self.plan.jobs.append(self._job(model, ensemble, in_batch))
             if index % SLICE == SLICE - 1:
@@ -166,9 +173,6 @@ class Planner:
             what = f"the {context.capabilities.launcher} launcher has no batch jobs; leave batch_settings out"
             raise UnsupportedError(allowed("batch_settings", batches[0].name, what))
         refuse_busy(name for name in (model.name for model, _ in found) if name in context.busy)
-        for model, _ in found:
-            if model._ml:
-                _refuse_ml(model)
         check_colocated(found, [*context.databases, *starting])
         check_dependencies(found, {*context.known, *shards} if shards else context.known)
 
@@ -224,7 +228,8 @@ class Planner:
         env = dict(step.env)
         if model._colocated is not None:
             held = {name: env.pop(name) for name in step.env if name.startswith("PYTHON")}
-            self.plan.files.update(colocated_file(self._context, model, outputs, held))
+            objects = beside_config(self._context, self.plan.beside.get(model.name, ()))
+            self.plan.files.update(colocated_file(self._context, model, outputs, held, objects))
         self.plan.files.update(step.files)
         if in_batch:
             self._steps_of[model.name] = step
@@ -264,8 +269,3 @@ def _batch_settings(entity: Any) -> BatchSettings:
     settings = entity.batch_settings
     assert isinstance(settings, BatchSettings)
     return settings
-
-
-def _refuse_ml(model: Model) -> None:
-    what = "ML objects are recorded on this model, but this version cannot upload them yet"
-    raise UnsupportedError(allowed(f"{model.name}: ML objects", [thing.name for thing in model._ml], what))

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 import shlex
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import groupby
 from typing import Any, Literal
 
 from .database.address import suffix
+from .database.objects import Upload
 from .errors import ConfigError, allowed
 from .generate import Layout
 from .plan import DatabasePlan, JobSpec, LaunchPlan
@@ -40,7 +41,8 @@ def as_dict(plan: LaunchPlan) -> dict[str, Any]:
         "directories": plan.directories,
         "generates": [{"name": unit.name, "path": unit.target, "replaces": unit.replaces} for unit in plan.units],
         "databases": [_database(database) for database in plan.databases],
-        "jobs": [_job(job, files.get(job.name, [])) for job in plan.jobs],
+        "uploads": [{"database": name, "objects": list(map(_upload, found))} for name, found in plan.uploads.items()],
+        "jobs": [_job(job, files.get(job.name, []), plan.beside.get(job.name, [])) for job in plan.jobs],
         "batches": [
             {
                 "name": batch.name,
@@ -71,12 +73,29 @@ def _database(plan: DatabasePlan) -> dict[str, Any]:
     }
 
 
-def _colocated(job: JobSpec) -> dict[str, Any] | None:
+def _upload(upload: Upload) -> dict[str, Any]:
+    return {
+        "name": upload.name,
+        "kind": upload.kind,
+        "backend": upload.backend,
+        "keys": dict(upload.keys),
+        "source": upload.source,
+        "bytes": upload.content.size,
+        "for": upload.owner,
+    }
+
+
+def _colocated(job: JobSpec, uploads: Sequence[Upload]) -> dict[str, Any] | None:
     beside = job.model.colocated_db
     if beside is None:
         return None
     where = {"unix_socket": beside.unix_socket} if beside.kind == "uds" else {"port": beside.port}
-    return {"db_identifier": beside.db_identifier, **where, "options": dict(beside.options)}
+    return {
+        "db_identifier": beside.db_identifier,
+        **where,
+        "options": dict(beside.options),
+        "objects": list(map(_upload, uploads)),
+    }
 
 
 def _files(plan: LaunchPlan) -> dict[str, list[dict[str, str]]]:
@@ -94,7 +113,7 @@ def _layout(plan: LaunchPlan, layout: Layout) -> Iterator[dict[str, str]]:
         yield {"action": "configure", "path": path, "source": plan.layouts.origins[number]}
 
 
-def _job(job: JobSpec, files: list[dict[str, str]]) -> dict[str, Any]:
+def _job(job: JobSpec, files: list[dict[str, str]], uploads: Sequence[Upload]) -> dict[str, Any]:
     return {
         "name": job.name,
         "ensemble": job.ensemble.name if job.ensemble else None,
@@ -104,7 +123,7 @@ def _job(job: JobSpec, files: list[dict[str, str]]) -> dict[str, Any]:
         "stdout": job.stdout,
         "stderr": job.stderr,
         "params": {name: render(value) for name, value in job.model.params.items()},
-        "colocated": _colocated(job),
+        "colocated": _colocated(job, uploads),
         "timeout_s": job.timeout,
         "retries": job.retries.times if job.retries else 0,
         "after": [{"name": entity.name, "when": when} for entity, when in job.waits],
@@ -135,6 +154,9 @@ def _lines(data: dict[str, Any], verbosity: Verbosity) -> Iterator[str]:
         yield f"Makes {path} if it is missing"
     for database in data["databases"]:
         yield from _database_lines(database)
+    for group in data["uploads"]:
+        yield f"Uploads to database {group['database']}"
+        yield from (f"  {_upload_line(upload)}" for upload in group["objects"])
     for batch in data["batches"]:
         yield f"Batch job {batch['name']}: {shlex.join(batch['submit'])}"
         yield from (f"  | {line}" for line in batch["script"].splitlines())
@@ -154,6 +176,12 @@ def _database_lines(database: dict[str, Any]) -> Iterator[str]:
         yield f"  loads     {path}"
     for shard, port in zip(database["shards"], database["ports"], strict=True):
         yield f"  shard     {shard['name']}, port {port or 'any free one'}: {shlex.join(shard['argv'])}"
+
+
+def _upload_line(upload: dict[str, Any]) -> str:
+    keys = ", ".join(f"{key} on {device}" for key, device in upload["keys"].items())
+    size = f"{upload['bytes']} bytes from {upload['source']}"
+    return f"{upload['kind']:9} {upload['name']} ({upload['backend']}, {size}), as {keys}"
 
 
 def _jobs(jobs: list[dict[str, Any]], verbosity: Verbosity) -> Iterator[str]:
@@ -183,6 +211,7 @@ def _job_lines(job: dict[str, Any], verbosity: Verbosity) -> Iterator[str]:
         beside = job["colocated"]
         place = beside.get("unix_socket") or f"port {beside['port'] or 'any free one'}"
         yield f"  database  beside it, at {place}; it is told SSDB{suffix(beside['db_identifier'])}"
+        yield from (f"    {_upload_line(upload)}" for upload in beside["objects"])
     if job["timeout_s"] is not None:
         yield f"  timeout   {job['timeout_s']:g} s"
     if job["retries"]:

@@ -1,5 +1,6 @@
 """File actions: what the agent does to a file system, one batch at a time. Part of the agent program: standard library only."""
 
+import base64
 import collections
 import errno
 import os
@@ -55,6 +56,10 @@ class Files:
 
     def do_append(self, path, content):
         put(os.open(raw(path), os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o666), raw(content))
+
+    def do_data(self, path, content):
+        """Append bytes that came in base 64."""
+        put(os.open(raw(path), os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o666), base64.b64decode(content))
 
     def do_sync(self, path):
         """Wait until a file is on the disk."""

@@ -34,7 +34,7 @@ from processes import Job, adopt_orphans, explain, processes, rescue, send, stam
 from stream import ProtocolError, Records, Stream, dumps, duration, pack
 from text import attempt, raw
 
-VERSION = 2
+VERSION = 3
 SLICE = 0.005  # seconds of work between two looks at the stream and at exits
 PATIENCE = 0.01  # seconds that news may wait while there is more to start; an idle agent sends at once
 GIVE_UP = 5.0  # seconds after SIGKILL before an unkillable process (or a foreign zombie) is no longer waited for

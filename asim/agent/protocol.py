@@ -13,11 +13,11 @@ from typing import Any
 
 from ..errors import AgentError
 
-VERSION = 2
+VERSION = 3
 MAX_FRAME = 1 << 26
 
 FileAction = tuple[Any, ...]
-"""``(verb, path, ...)``: mkdir, mkdirs, write, template, render, append, sync, symlink, swap, rename, remove, copy.
+"""``(verb, path, ...)``: mkdir, mkdirs, write, template, render, append, data, sync, symlink, swap, rename, remove, copy.
 
 Made by the functions of :mod:`asim.generate`, executed by the agent of the host where the path is.
 """

@@ -66,6 +66,25 @@ class Link:
             raise self._lost(exc) from None
         return replies
 
+    def fileno(self) -> int:
+        """The socket's number, for waiting until there is something to :meth:`hear`."""
+        return self._sock.fileno()
+
+    def hear(self) -> list[Any]:
+        """What the server said without being asked; none when that is not all of it, or nothing.
+
+        :raises Lost: the connection broke.
+        """
+        try:
+            size = self._sock.recv_into(self._reader.get_buffer(), 0, socket.MSG_DONTWAIT)
+            if not size:
+                raise ConnectionResetError("the server closed the connection")
+            return self._reader.feed(size)
+        except (BlockingIOError, InterruptedError):
+            return []
+        except BaseException as exc:  # noqa: BLE001  (also after Ctrl-C nobody may read what is left)
+            raise self._lost(exc) from None
+
     def _send(self, parts: list[Buffer]) -> None:
         """Several parts in few system calls."""
         while parts:

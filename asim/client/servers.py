@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import os
 import socket
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from errno import EINPROGRESS
+from typing import TypeVar
 
 from .codec import Command, command
 from .options import UNIX, Options, host_and_port
@@ -14,6 +15,7 @@ from .replies import ErrorReply
 from .steps import Exchange, Lost, Outcome
 from .wire import Wire
 
+AnyWire = TypeVar("AnyWire", bound=Wire)
 IDLE = 16
 """How many connections for runs are kept when nothing runs."""
 
@@ -109,9 +111,14 @@ class Server:
         return await connect(self._address, self._options)
 
 
-async def connect(address: str, options: Options) -> Wire:
+async def connect(
+    address: str,
+    options: Options,
+    kind: Callable[[socket.socket, asyncio.AbstractEventLoop], AnyWire] = Wire,  # type: ignore[assignment]
+) -> AnyWire:
     """A new connection.
 
+    :param kind: what it is made into.
     :raises Lost: it could not be made.
 
     Cancellation: the socket is closed.
@@ -119,7 +126,7 @@ async def connect(address: str, options: Options) -> Wire:
     loop = asyncio.get_running_loop()
     try:
         async with asyncio.timeout(options.connect_timeout):
-            wire = Wire(await _socket(address, loop), loop)
+            wire = kind(await _socket(address, loop), loop)
             try:
                 await _introduce(wire, options)
             except BaseException:

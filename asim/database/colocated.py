@@ -20,7 +20,7 @@ import stat
 import sys
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any, NoReturn
 
@@ -29,6 +29,8 @@ from ..errors import AsimError
 from .address import Address, address_variables
 from .config import NodeConfig, report_of
 from .ranks import is_locked, write_down
+from .talk import Refused
+from .uploading import upload
 
 USAGE = "usage: python -m asim.database.colocated CONFIG -- PROGRAM [ARGUMENT ...]"
 
@@ -125,8 +127,10 @@ def _private(path: str) -> None:
         raise AsimError(f"{path} is not a private directory of this user; remove it, or set TMPDIR")
 
 
-def database(config: NodeConfig, mark: str) -> dict[str, Any]:
+def database(config: NodeConfig, mark: str, objects: Sequence[Mapping[str, Any]] = ()) -> dict[str, Any]:
     """The report of the database of this host; it is started if no rank has done so.
+
+    :param objects: what is uploaded to it then, before any rank goes on; see :mod:`asim.database.uploading`.
 
     :raises AsimError: it could not be started.
     """
@@ -135,7 +139,9 @@ def database(config: NodeConfig, mark: str) -> dict[str, Any]:
     try:
         found = place.read()
         if found is None or not (_lives(found) or "error" in found):
-            found = _start(replace(config, run=secrets.token_hex(8), directory=place.path, alive=place.alive))
+            run, secret = secrets.token_hex(8), secrets.token_hex(32)
+            mine = replace(config, run=run, secret=secret, directory=place.path, alive=place.alive)
+            found = _filled(mine, objects)
             place.tell(found)
         if "error" in found:
             raise AsimError(f"no colocated database: {found['error']}")
@@ -154,11 +160,23 @@ def _lives(report: Mapping[str, Any]) -> bool:
     return True
 
 
+def _filled(config: NodeConfig, objects: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Start a node, and upload; other ranks still wait at the door. (If this one fails, its node finds itself deserted.)"""
+    report = _start(config)
+    if objects and "error" not in report:
+        address = (report["ip"], report["port"]) if report["port"] else report["socket"]
+        try:
+            upload(address, config.secret, objects)
+        except (AsimError, OSError, Refused) as exc:
+            return {"error": str(exc)}
+    return report
+
+
 def _start(config: NodeConfig) -> dict[str, Any]:
     """Start a node that is nobody's child, and wait for its report."""
     path = f"{config.directory}/node.json"
     with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w", encoding="utf-8") as file:
-        file.write(replace(config, secret=secrets.token_hex(32)).to_json())
+        file.write(config.to_json())
     argv = [sys.executable, "-P", "-m", "asim.database.node", path, "0"]
     gone, told = os.pipe()  # closed by the kernel when the node ends
     child = os.fork()
@@ -232,11 +250,11 @@ def main(arguments: list[str]) -> int:
     environ = Config.from_env().environ
     with open(arguments[0], "rb") as file:
         asked = json.load(file)
-    identifier, held = asked.pop("identifier"), asked.pop("env")
+    identifier, held, objects = asked.pop("identifier"), asked.pop("env"), asked.pop("objects")
     config = NodeConfig.from_json(json.dumps({**asked, "run": "", "directory": "", "secret": ""}))
     mark = f"{environ.get('ASIM_JOB_ID', '')} {os.path.abspath(arguments[0])}"
     try:
-        report = database(config, mark)
+        report = database(config, mark, objects)
     except (AsimError, OSError) as exc:
         print(f"asim: {exc}", file=sys.stderr)
         return 1

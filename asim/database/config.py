@@ -46,6 +46,10 @@ class NodeConfig:
     :ivar deadline: seconds in which a shard must answer.
     :ivar alive: file that the processes which need this database hold locked; "": it lives until it is stopped.
     :ivar log: file for the server's log; "": one in the shard's directory.
+    :ivar workers_per_device: processes that run models, per device, each with ``threads_per_queue`` models at once.
+    :ivar inter_op_threads: of a framework between operations, as ``intra_op_threads`` inside of one; 0: chosen.
+    :ivar model_execution_timeout: milliseconds after which a run, or the loading of a model, is ended; 0: never.
+    :ivar worker_memory: bytes that each of these processes may use; 0: no limit; None: a share of the host's.
     """
 
     name: str
@@ -66,6 +70,12 @@ class NodeConfig:
     deadline: float = 30.0
     alive: str = ""
     log: str = ""
+    workers_per_device: int = 1
+    threads_per_queue: int = 1
+    inter_op_threads: int = 0
+    intra_op_threads: int = 0
+    model_execution_timeout: int = 600_000
+    worker_memory: int | None = None
 
     def to_json(self) -> str:
         """As the text that :meth:`from_json` reads."""
@@ -94,6 +104,12 @@ class NodeConfig:
     def log_file(self, shard: int) -> str:
         """Where its server's log is."""
         return self.log or f"{self.shard_directory(shard)}/redis.log"
+
+    def workers_log(self, shard: int) -> str:
+        """Where is what its inference workers print."""
+        return (
+            f"{self.log.removesuffix('.log')}-workers.log" if self.log else f"{self.shard_directory(shard)}/workers.log"
+        )
 
     def report(self, shard: int) -> str:
         """The file in which it says, once, where it can be reached, or why not."""
@@ -154,6 +170,7 @@ def _lines(node: NodeConfig, shard: int, port: int, addresses: Sequence[str]) ->
     yield 'save ""'
     yield "appendonly no"
     yield "maxclients 50000"
+    yield "notify-keyspace-events Kl"  # who waits for new data is told when a list grows
     yield f"proto-max-bulk-len {LARGEST}"
     yield f"client-query-buffer-limit {LARGEST}"
     if node.node_ids:

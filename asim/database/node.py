@@ -26,6 +26,7 @@ from ..config import Config
 from ..engine.installed import require_module
 from ..errors import AsimError, allowed
 from .config import ADMIN, NodeConfig, nodes_conf, redis_conf
+from .inference import Inference
 from .ranks import needed
 from .security import rules
 from .server_process import SIGNALS, TICK, ServerProcess
@@ -46,6 +47,7 @@ class Node:
         self.config, self.shard, self.parent = config, shard, parent
         self.home = config.shard_directory(shard)
         self.server: ServerProcess | None = None
+        self.inference: Inference | None = None
         self.ip, self.port = "", 0
         self._lock = -1
         self._claim: socket.socket | None = None
@@ -61,8 +63,11 @@ class Node:
             given = Config.from_env().environ.get("ASIM_REDIS_SERVER")
             what = "is no executable file; give an absolute path. Or: " + INSTALL
             raise AsimError(allowed("ASIM_REDIS_SERVER", given, what) if given else INSTALL)
+        own = not config.module
         config = self.config = replace(config, module=config.module or require_module())
         self._prepare_home()
+        if own:
+            self.inference = Inference(config, self.shard, self.home)
         addresses = addresses_of(config.interfaces)
         self.ip = addresses[0]
         for patience in reversed(range(TRIES)):
@@ -85,7 +90,8 @@ class Node:
         self.port = self._choose_port(addresses)
         if self.config.node_ids:
             self._write("nodes.conf", nodes_conf(self.config, self.shard, self.ip, self.port))
-        self._write("redis.conf", redis_conf(self.config, self.shard, self.port, addresses))
+        told = self.inference.told(self.config) if self.inference else self.config
+        self._write("redis.conf", redis_conf(told, self.shard, self.port, addresses))
 
     def _report(self, server: ServerProcess, version: dict[str, str]) -> dict[str, Any]:
         config = self.config
@@ -181,6 +187,8 @@ class Node:
         try:
             talk("AUTH", ADMIN, self.config.secret)
             talk("PING")
+            if self.inference:
+                self.inference.introduce(talk)
             for words, must in rules():
                 try:
                     talk("ACL", "SETUSER", "default", *words)
@@ -213,8 +221,18 @@ class Node:
             return False
         return True  # the door stays locked until this process ends
 
+    def watch(self, server: ServerProcess) -> int:
+        """See to the server and its workers until it ends. Returns the exit code."""
+        period = 0.1 if self.config.alive else TICK
+        if self.inference is None:
+            return server.watch(self.unwanted, period)
+        self.inference.start(self._cpus())
+        return server.watch(self.unwanted, period, self.inference.tend)
+
     def clean(self) -> None:
-        """Leave nothing behind of a database that was only for one job."""
+        """Leave no process behind, and nothing at all of a database that was only for one job."""
+        if self.inference:
+            self.inference.stop()
         if self.config.alive:
             import shutil
 
@@ -237,17 +255,21 @@ def run(config: NodeConfig, shard: int, parent: int) -> int:
     try:
         report = node.start()
         write_report(config, shard, report)
-        assert node.server is not None
+        server = node.server
+        assert server is not None
     except (AsimError, OSError) as exc:
         return _failed(config, shard, node, str(exc))
-    code = node.server.watch(node.unwanted, 0.1 if config.alive else TICK)
-    node.clean()
-    return code
+    try:
+        return node.watch(server)
+    finally:
+        node.clean()
 
 
 def _failed(config: NodeConfig, shard: int, node: Node, words: str) -> int:
     if node.server:
         node.server.kill()
+    if node.inference:
+        node.inference.stop()
     print(words, file=sys.stderr)
     try:
         write_report(config, shard, {"run": config.run, "shard": shard, "error": words})

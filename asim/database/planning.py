@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
 
 from ..entities import Model, Orchestrator
 from ..entities.colocation import ColocatedDB
@@ -58,6 +59,7 @@ def _check_ports(databases: Sequence[Orchestrator]) -> None:
 def _plan(context: Context, database: Orchestrator) -> DatabasePlan:
     directory = os.path.normpath(os.path.join(context.path, database._path or database.name))
     ids = [new_id(f"{context.token} {database.name}", shard) for shard in range(database.num_shards)]
+    engine: dict[str, Any] = dict(database.engine)
     config = NodeConfig(
         name=database.name,
         run="",
@@ -71,6 +73,7 @@ def _plan(context: Context, database: Orchestrator) -> DatabasePlan:
         socket=_socket(context, f"{database.name}: unix_socket", database.unix_socket),
         deadline=database.start_timeout,
         load_from=[path for field, path in database_files(context, database) if field == "load_from"],
+        **engine,
     )
     return DatabasePlan(database=database, config=config, jobs=tuple(_jobs(context, database, directory)))
 
@@ -148,17 +151,22 @@ def _colocated_path(context: Context, model: Model) -> str:
     return f"{context.path}/.asim/{model.name}.colocated.json"
 
 
-def colocated_file(context: Context, model: Model, outputs: str, env: Mapping[str, str]) -> dict[str, str]:
+def colocated_file(
+    context: Context, model: Model, outputs: str, env: Mapping[str, str], objects: Sequence[Mapping[str, Any]] = ()
+) -> dict[str, str]:
     """The file that says how: path -> text.
 
     :param env: variables for the model's program only, as they would change the Python that starts the database.
+    :param objects: what is uploaded to it first; see :func:`asim.database.targets.beside_config`.
     """
     assert model._colocated is not None
-    text = _colocated_config(context, model._colocated, f"{outputs}/{model.name}-db.log", env)
+    text = _colocated_config(context, model._colocated, f"{outputs}/{model.name}-db.log", env, objects)
     return {_colocated_path(context, model): text}
 
 
-def _colocated_config(context: Context, beside: ColocatedDB, log: str, env: Mapping[str, str]) -> str:
+def _colocated_config(
+    context: Context, beside: ColocatedDB, log: str, env: Mapping[str, str], objects: Sequence[Mapping[str, Any]]
+) -> str:
     uds = beside.kind == "uds"
     return json.dumps(
         {
@@ -173,16 +181,10 @@ def _colocated_config(context: Context, beside: ColocatedDB, log: str, env: Mapp
             "cpus": list(beside.pinning or ()),
             "any_cpus": beside.any_cpus,
             "log": log if beside.debug else "",
+            "objects": objects,
+            **beside.engine,
         }
     )
-
-
-def engine_notes(found: Sequence[Member], databases: Sequence[Orchestrator]) -> list[str]:
-    """Settings that have no effect in this version."""
-    settings: list[tuple[str, Iterable[str]]] = [(database.name, database.engine) for database in databases]
-    settings += [(model.name, model._colocated.engine) for model, _ in found if model._colocated is not None]
-    what = "are kept for inference, which this version does not have yet"
-    return [f"{name}: {', '.join(engine)} {what}" for name, engine in settings if engine]
 
 
 def tell_applications(plan: LaunchPlan, addresses: Sequence[Address]) -> Iterator[None]:

@@ -6,7 +6,10 @@ switched on last.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator
+
+from ..engine.protocol import WORKER
 
 BASE = ("reset", "nopass", "sanitize-payload", "~*", "&*", "-@all")
 DATA = ("+@read", "+@write", "+@pubsub", "+@transaction", "+@connection")
@@ -37,3 +40,10 @@ def rules() -> Iterator[tuple[tuple[str, ...], bool]]:
     for rule in (*ENGINE, *NEWER):
         yield (rule,), False
     yield ("on",), True
+
+
+def worker_rule(password: str) -> tuple[str, ...]:
+    """``ACL SETUSER`` arguments for the inference workers: their commands, no keys, and nothing else."""
+    digest = hashlib.sha256(password.encode()).hexdigest()
+    commands = ("+asim.next", "+asim.done", "+asim.fetch")
+    return (WORKER, "reset", "on", f"#{digest}", "resetkeys", "resetchannels", "-@all", *commands)

@@ -38,13 +38,15 @@ class ServerProcess:
         self.pid = 0
         return os.waitstatus_to_exitcode(status)
 
-    def watch(self, unwanted: Callable[[], bool], period: float) -> int:
+    def watch(self, unwanted: Callable[[], bool], period: float, tend: Callable[[], float] | None = None) -> int:
         """Wait for the end. Returns the node's exit code.
 
         :param unwanted: asked every ``period`` seconds whether the server is to end.
+        :param tend: sees to what belongs to a server that is to go on; says when it should be called again.
         """
         while True:
-            info = signal.sigtimedwait(SIGNALS, period)
+            pause = tend() if tend and not self.asked else period
+            info = signal.sigtimedwait(SIGNALS, min(pause, period))
             code = self.ended()
             if code is not None:
                 return self._verdict(code)

@@ -6,9 +6,10 @@
 from __future__ import annotations
 
 import socket
+from collections.abc import Sequence
 from typing import TypeAlias
 
-Reply: TypeAlias = "str | int | bytes | None"
+Reply: TypeAlias = "str | int | bytes | list[Reply] | None"
 Address: TypeAlias = "tuple[str, int] | str"
 """``(ip, port)`` or the path of a Unix domain socket."""
 
@@ -18,9 +19,9 @@ class Refused(Exception):
 
 
 class Talk:
-    """One connection. Any method may raise OSError, and :class:`TimeoutError` after ``timeout`` seconds."""
+    """One connection. Any method may raise OSError, and :class:`TimeoutError` after ``timeout`` seconds; None: there is none."""
 
-    def __init__(self, address: Address, timeout: float) -> None:
+    def __init__(self, address: Address, timeout: float | None) -> None:
         family = (
             socket.AF_UNIX if isinstance(address, str) else socket.AF_INET6 if ":" in address[0] else socket.AF_INET
         )
@@ -38,12 +39,24 @@ class Talk:
 
         :raises Refused: the server's error.
         """
-        items = [word.encode() for word in words]
-        parts = [b"*%d\r\n" % len(items), *(b"$%d\r\n%s\r\n" % (len(item), item) for item in items)]
-        self._socket.sendall(b"".join(parts))
-        return self._reply()
+        self.begin(words)
+        return self.answer()
 
-    def _reply(self) -> Reply:
+    def begin(self, words: Sequence[str], more: int = 0) -> None:
+        """Send the first words of a command, of which ``more`` are still to come by :meth:`send`."""
+        items = [word.encode("utf-8", "surrogateescape") for word in words]
+        parts = [b"*%d\r\n" % (len(items) + more), *(b"$%d\r\n%s\r\n" % (len(item), item) for item in items)]
+        self.send(b"".join(parts))
+
+    def send(self, data: bytes) -> None:
+        """Send bytes as they are."""
+        self._socket.sendall(data)
+
+    def answer(self) -> Reply:
+        """The answer to a command.
+
+        :raises Refused: the server's error.
+        """
         line = self._file.readline()
         if not line.endswith(b"\r\n"):
             raise ConnectionError("the server closed the connection")
@@ -52,6 +65,8 @@ class Talk:
             raise Refused(rest)
         if kind == b"$":
             return None if rest == "-1" else self._file.read(int(rest) + 2)[:-2]
+        if kind == b"*":
+            return [self.answer() for _ in range(int(rest))]
         return int(rest) if kind == b":" else rest
 
     def close(self) -> None:

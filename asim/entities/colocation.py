@@ -12,17 +12,21 @@ from typing import Any, Literal, TypeAlias
 from ..database.config import FIXED
 from ..errors import ConfigError, ConfigTypeError, UnsupportedError, allowed
 from ..settings._text import checked
+from ..units import memory
 from .mlobjects import whole
 
 Pinning: TypeAlias = Iterable[int | Iterable[int]]
 Option: TypeAlias = str | int | float | bool | None
 
 ENGINE = {
+    "workers_per_device": "workers_per_device",
     "threads_per_queue": "threads_per_queue",
     "inter_op_threads": "inter_op_threads",
     "inter_op_parallelism": "inter_op_threads",
     "intra_op_threads": "intra_op_threads",
     "intra_op_parallelism": "intra_op_threads",
+    "model_execution_timeout": "model_execution_timeout",
+    "worker_memory": "worker_memory",
 }
 """Settings of the inference engine: how they may be spelled -> what they are called in :class:`ColocatedDB`."""
 
@@ -46,7 +50,7 @@ class ColocatedDB:
     :param debug: keep a log of it, and more to read in the model's.
     :param db_identifier: its name, the suffix of ``SSDB_``; "": none.
     :param options: options of Redis, without the leading dashes, with their text.
-    :param engine: settings of the inference engine: threads_per_queue, inter_op_threads, intra_op_threads.
+    :param engine: settings of the inference engine, by the names of :class:`asim.database.config.NodeConfig`.
     """
 
     kind: Literal["tcp", "uds"]
@@ -101,8 +105,11 @@ class Colocation:
             first ``db_cpus`` (that the model may use); empty: it is not pinned.
         :param debug: keep a log of it.
         :param db_identifier: its name, when the model uses several databases; without blanks, "=" and "/".
-        :param kwargs: ``threads_per_queue``, ``inter_op_threads``, ``intra_op_threads`` for the inference engine (the
-            last two also as ``…_parallelism``); all else are options of Redis, "_" standing for "-". None: not given.
+        :param kwargs: for inference: ``workers_per_device`` processes that run models, ``threads_per_queue`` models at once
+            in each, ``inter_op_threads`` and ``intra_op_threads`` of a framework between operations and inside of one
+            (also as ``…_parallelism``; 0: chosen), ``model_execution_timeout`` in milliseconds (0: none; default 600000),
+            ``worker_memory`` of one such process, bytes or text such as "4gb" (0: no limit; default: a share of the
+            host's). All else are options of Redis, "_" standing for "-". None: not given.
         :raises ConfigError: naming the field, the value, and what is allowed; also when there is one already.
         :raises ConfigTypeError: an argument of the wrong type.
         :raises UnsupportedError: with MPMD run settings; ``limit_app_cpus``.
@@ -227,10 +234,16 @@ def options_of(
         if value is None:
             continue
         if name in ENGINE:
-            _put(field, engine, ENGINE[name], whole(field, value, least=int(name == "threads_per_queue")))
+            _put(field, engine, ENGINE[name], _engine(field, name, value))
         else:
             _put(field, options, _option(owner, name), _option_text(field, value))
     return options, engine
+
+
+def _engine(field: str, name: str, value: Option) -> int:
+    if isinstance(value, str) and name == "worker_memory":
+        return memory(field, value)
+    return whole(field, value, least=int(name in ("threads_per_queue", "workers_per_device")))
 
 
 def _put(field: str, settings: dict[str, Any], name: str, value: object) -> None:

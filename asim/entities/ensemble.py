@@ -15,7 +15,8 @@ from ..units import Seconds
 from ..values import normalise_params
 from .base import Entity
 from .files import EntityFiles, Paths
-from .mlobjects import Function, MLModel, MLObject, MLObjects, Script
+from .mlhost import Identifiers, MLObjects, Wanted
+from .mlobjects import MLObject
 from .model import Model
 
 
@@ -45,7 +46,7 @@ class Ensemble(Entity, MLObjects):
 
     __slots__ = ("_members", "_ml", "batch_settings", "fail_fast", "params", "params_as_args", "run_settings")
 
-    _ml: tuple[MLModel | Script | Function, ...]
+    _ml: tuple[Wanted, ...]
 
     def __init__(
         self,
@@ -124,8 +125,8 @@ class Ensemble(Entity, MLObjects):
             raise EntityExistsError(
                 allowed(f"{self.name}: model", model.name, "there is a member of this name already")
             )
-        for thing in self._ml:
-            model.add_object(thing)
+        for thing, databases in self._ml:
+            model.add_object(thing, databases or None)
         self._members[model.name] = model
 
     def __iter__(self) -> Iterator[Model]:
@@ -144,11 +145,11 @@ class Ensemble(Entity, MLObjects):
 
     # -- for every member
 
-    def _add(self, obj: MLObject, *kinds: type[MLObject]) -> None:
+    def _add(self, obj: MLObject, db_identifier: Identifiers, *kinds: type[MLObject]) -> None:
         """Record an ML object for the ensemble and for every member."""
-        super()._add(obj, *kinds)
+        super()._add(obj, db_identifier, *kinds)
         for model in self._members.values():
-            model._add(obj, *kinds)
+            model._add(obj, db_identifier, *kinds)
 
     def attach_generator_files(
         self, to_copy: Paths = None, to_symlink: Paths = None, to_configure: Paths = None

@@ -5,12 +5,12 @@ from __future__ import annotations
 import operator
 import os
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeAlias
 
-from ..errors import ConfigError, ConfigTypeError, EntityExistsError, allowed
+from ..errors import ConfigError, ConfigTypeError, allowed
 from ..settings._text import LOG, checked
 from ..values import check_text
 
@@ -24,7 +24,7 @@ _DEVICES = "must be CPU or GPU, in any case, or one device such as GPU:1 (number
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Placed:
+class Placed:
     """A name, and the devices to be on. On CPU the two numbers are ignored with a warning (they become 1 and 0)."""
 
     name: str
@@ -70,7 +70,7 @@ class _Placed:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class MLModel(_Placed):
+class MLModel(Placed):
     """A serialized ML model.
 
     :param name: key under which it is stored.
@@ -98,7 +98,7 @@ class MLModel(_Placed):
     outputs: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        _Placed.__post_init__(self)
+        Placed.__post_init__(self)
         at = f"{self.name}: "
         backend = checked(f"{at}backend", self.backend).upper().replace("TF-LITE", "TFLITE")
         _must(backend in BACKENDS, f"{at}backend", self.backend, f"must be one of {', '.join(BACKENDS)}, in any case")
@@ -108,136 +108,37 @@ class MLModel(_Placed):
         _must(self.min_batch_size <= self.batch_size, f"{at}min_batch_size", self.min_batch_size, what)
         what = "must be 0 unless min_batch_size says what to wait for"
         _must(self.min_batch_size or not self.min_batch_timeout, f"{at}min_batch_timeout", self.min_batch_timeout, what)
-        inputs, outputs = _names(f"{at}inputs", self.inputs), _names(f"{at}outputs", self.outputs)
+        inputs, outputs = names_of(f"{at}inputs", self.inputs), names_of(f"{at}outputs", self.outputs)
         source = _source(f"{at}model", self.source, Memory | os.PathLike, "must be bytes, or a path in model_path")
         _assign(self, backend=backend, source=source, tag=checked(f"{at}tag", self.tag), inputs=inputs, outputs=outputs)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Script(_Placed):
+class Script(Placed):
     """TorchScript source: text (str), or the ``Path`` of a file. Otherwise like :class:`MLModel`."""
 
     source: str | Path = field(repr=False)
 
     def __post_init__(self) -> None:
-        _Placed.__post_init__(self)
+        Placed.__post_init__(self)
         what = "must be text, or a path in script_path"
         _assign(self, source=_source(f"{self.name}: script", self.source, str | os.PathLike, what))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Function(_Placed):
+class Function(Placed):
     """A function for TorchScript: a Python callable, or source text. Otherwise like :class:`MLModel`."""
 
     source: Code = field(repr=False)
 
     def __post_init__(self) -> None:
-        _Placed.__post_init__(self)
+        Placed.__post_init__(self)
         if not callable(self.source):
             _must(self.source is not None, f"{self.name}: function", None, "must be given")
             _source(f"{self.name}: function", self.source, str, "must be a callable or source text")
 
 
 MLObject: TypeAlias = MLModel | Script | Function
-
-
-class MLObjects:
-    """What Models and Ensembles do with ML objects. The host has the attributes ``name`` and ``_ml`` (first empty)."""
-
-    __slots__ = ()
-    name: str
-    _ml: tuple[MLModel | Script | Function, ...]
-
-    # fmt: off
-    def add_ml_model(
-        self, name: str, backend: str, model: Memory | None = None, model_path: PathText | None = None,
-        device: str = "CPU", devices_per_node: int = 1, first_device: int = 0,
-        batch_size: int = 0, min_batch_size: int = 0, min_batch_timeout: int = 0,
-        tag: str = "", inputs: str | Sequence[str] | None = None, outputs: str | Sequence[str] | None = None,
-    ) -> None:
-        """Have an ML model in the database before this starts. Parameters as in :class:`MLModel`, and:
-
-        :param model: the serialized model in memory. Either this or ``model_path`` must be given.
-        :param model_path: the file that it is in.
-        :raises ConfigError: naming the field, the value, and what is allowed; ConfigTypeError for a wrong type.
-        :raises EntityExistsError: a different object has this name, or one of the keys that come of it.
-        """
-        self.add_object(MLModel(
-            name=name, backend=backend, source=_either(f"{name}: model", model, model_path),
-            device=device, devices_per_node=devices_per_node, first_device=first_device,
-            batch_size=batch_size, min_batch_size=min_batch_size, min_batch_timeout=min_batch_timeout,
-            tag=tag, inputs=_names(f"{name}: inputs", inputs), outputs=_names(f"{name}: outputs", outputs),
-        ))
-
-    def add_script(
-        self, name: str, script: str | None = None, script_path: PathText | None = None,
-        device: str = "CPU", devices_per_node: int = 1, first_device: int = 0,
-    ) -> None:
-        """Have TorchScript source in the database, from text or from a file; errors as for :meth:`add_ml_model`."""
-        self.add_object(Script(
-            name=name, source=_either(f"{name}: script", script, script_path),
-            device=device, devices_per_node=devices_per_node, first_device=first_device,
-        ))
-
-    def add_function(
-        self, name: str, function: Code | None = None,
-        device: str = "CPU", devices_per_node: int = 1, first_device: int = 0,
-    ) -> None:
-        """Have a callable or source text in the database as TorchScript; errors as for :meth:`add_ml_model`."""
-        source: Any = function  # Function refuses None
-        self.add_object(Function(
-            name=name, source=source,
-            device=device, devices_per_node=devices_per_node, first_device=first_device,
-        ))
-    # fmt: on
-
-    def add_ml_model_object(self, obj: MLModel) -> None:
-        """Add a prepared model; errors as for :meth:`add_object`."""
-        self._add(obj, MLModel)
-
-    def add_script_object(self, obj: Script) -> None:
-        """Add a prepared script; errors as for :meth:`add_object`."""
-        self._add(obj, Script)
-
-    def add_function_object(self, obj: Function) -> None:
-        """Add a prepared function; errors as for :meth:`add_object`."""
-        self._add(obj, Function)
-
-    def add_object(self, obj: MLObject) -> None:
-        """Add a prepared object of any kind. One that is equal to an earlier one changes nothing.
-
-        :raises ConfigTypeError: not an ML object.
-        :raises EntityExistsError: a different object, of whatever kind, has one of its keys.
-        """
-        self._add(obj, MLModel, Script, Function)
-
-    def _add(self, obj: MLObject, *kinds: type[MLObject]) -> None:
-        if not isinstance(obj, kinds):
-            what = f"must be of type {', '.join(kind.__name__ for kind in kinds)}"
-            raise ConfigTypeError(allowed(f"{self.name}: ML object", obj, what))
-        if obj in self._ml:
-            return
-        taken = {key: other for other in self._ml for key, _ in other.keys}
-        key = next((key for key, _ in reversed(obj.keys) if key in taken), None)
-        if key is not None:
-            what = f"its key {key!r} is taken by a different object, {taken[key]!r}"
-            raise EntityExistsError(allowed(f"{self.name}: name of ML object", obj.name, what))
-        self._ml = (*self._ml, obj)  # type: ignore[misc]  # the slot is the host's
-
-    @property
-    def ml_objects(self) -> tuple[MLObject, ...]:
-        """All ML objects, in the order in which they were added."""
-        return self._ml
-
-    @property
-    def db_models(self) -> tuple[MLModel, ...]:
-        """The ML models."""
-        return tuple(obj for obj in self._ml if isinstance(obj, MLModel))
-
-    @property
-    def db_scripts(self) -> tuple[Script | Function, ...]:
-        """The scripts and functions."""
-        return tuple(obj for obj in self._ml if not isinstance(obj, MLModel))
 
 
 def whole(field: str, value: Any, least: int = 0) -> int:
@@ -261,7 +162,7 @@ def _must(good: object, field: str, value: object, what: str) -> None:
         raise ConfigError(allowed(field, value, what))
 
 
-def _assign(owner: _Placed, **values: object) -> None:
+def _assign(owner: Placed, **values: object) -> None:
     for name, value in values.items():
         object.__setattr__(owner, name, value)  # frozen, but still being made
 
@@ -272,14 +173,22 @@ def _filled(field: str, value: object) -> str:
     return text
 
 
-def _names(field: str, value: object) -> tuple[str, ...]:
+def names_of(field: str, value: object) -> tuple[str, ...]:
+    """One name, several, or none.
+
+    :raises ConfigTypeError: something else.
+    """
     listed = () if value is None else (value,) if isinstance(value, str) else value
     if not isinstance(listed, (list, tuple)):
         raise ConfigTypeError(allowed(field, value, "must be a name or a list of names"))
     return tuple(_filled(f"{field}[{index}]", name) for index, name in enumerate(listed))
 
 
-def _either(field: str, memory: object, path: PathText | None) -> Any:
+def either(field: str, memory: object, path: PathText | None) -> Any:
+    """What is in memory, or else the path.
+
+    :raises ConfigError: neither was given, or both.
+    """
     what = f"must be given if, and only if, {field.rpartition(' ')[2]} is not"
     _must((memory is None) != (path is None), f"{field}_path", path, what)
     return memory if path is None else _path(f"{field}_path", path)

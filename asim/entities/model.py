@@ -15,7 +15,7 @@ from ..values import check_params, check_text, format_argument, normalise_params
 from .base import Entity, register_once
 from .colocation import ColocatedDB, Colocation
 from .files import NO_FILES, EntityFiles, Paths
-from .mlobjects import Function, MLModel, MLObjects, Script
+from .mlhost import MLObjects, Wanted
 
 
 class Model(Entity, MLObjects, Colocation):
@@ -47,7 +47,7 @@ class Model(Entity, MLObjects, Colocation):
         "params_as_args",
     )
 
-    _ml: tuple[MLModel | Script | Function, ...]
+    _ml: tuple[Wanted, ...]
     _colocated: ColocatedDB | None
 
     def __init__(

@@ -67,12 +67,14 @@ class Orchestrator(Entity):
     :param time: walltime ``HH:MM:SS``, with ``batch``.
     :param queue: queue or partition, with ``batch``.
     :param single_cmd: start all shards by one command, where the launcher can.
-    :param threads_per_queue: of the inference engine, as ``inter_op_threads`` and ``intra_op_threads``.
+    :param threads_per_queue: models run at once by each worker of the engine; threads of a framework between operations
+        (``inter_op_threads``) and inside of one (``intra_op_threads``); 0: chosen.
     :param db_identifier: its name; with another than "orchestrator", variables have it as a suffix (``SSDB_<name>``).
     :param load_from: RDB file(s) to start from, one per shard.
     :param unix_socket: also listen at this path (one shard only). ``module``: another engine's file than asim's own.
     :param start_timeout: seconds in which each server must answer; loading a large file takes time.
-    :param kwargs: options of Redis, "_" standing for "-", e.g. ``maxmemory="1gb"``.
+    :param kwargs: ``workers_per_device``, ``model_execution_timeout``, ``worker_memory`` (see ``colocate_db_tcp``); all
+        else are options of Redis, "_" standing for "-", e.g. ``maxmemory="1gb"``.
     :raises ConfigError: naming the field, the value, and what is allowed.
     :raises UnsupportedError: 2 nodes; a batch job with a launcher that has none.
     """

@@ -196,6 +196,13 @@ class Deployments:
                 self._announce(job, new or "is well again")
         return now
 
+    def note(self, database: RunningDatabase, words: str) -> None:
+        """Publish something to know about a database that this experiment started."""
+        for orchestrator, running in self.running.items():
+            jobs = self._jobs.get(orchestrator, ())
+            if running is database and jobs and not jobs[0].status.terminal:
+                self._announce(jobs[0], words)
+
     # -- those of other processes
 
     async def reconnect(self, checkpoint: str, launcher: str) -> Orchestrator:

@@ -6,11 +6,14 @@ from collections.abc import Sequence
 from typing import Any
 
 import anyio
+from anyio import to_thread
 
 from ..config import Config
+from ..database.objects import Upload, check_objects, claim, upload_of
 from ..members import batch_entities, databases, members, ungenerated, units_of
 from ..plan import Context, LaunchPlan
 from ..planner import Planner, needs
+from .contents import contents_of
 from .survey import survey
 
 
@@ -42,3 +45,19 @@ async def plan_generate(
     planner = Planner(context, facts, tag=tag, strict_tags=strict_tags)
     planner.generation(units, overwrite)
     return planner.plan
+
+
+async def plan_upload(context: Context, database: str, objects: Sequence[Any], *, replace: bool) -> list[Upload]:
+    """What uploading these objects to one database means.
+
+    :param replace: they may take the place of other objects of this experiment.
+    :raises ConfigError: one could never be stored.
+    :raises EntityExistsError: a different object has one of its keys.
+    """
+    check_objects(objects)
+    contents = await to_thread.run_sync(contents_of, [(thing, False) for thing in objects], context.cwd)
+    uploads = [upload_of(thing, context.name, contents[id(thing)]) for thing in objects]
+    taken: dict[str, Upload] = {} if replace else dict(context.uploaded.get(database, {}))
+    for upload in uploads:
+        claim(taken, upload, database)
+    return [upload for number, upload in enumerate(uploads) if upload not in uploads[:number]]

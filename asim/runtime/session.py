@@ -13,7 +13,7 @@ from ..agent.protocol import FileAction
 from ..config import Config
 from ..database.planning import tell_applications
 from ..entities import Ensemble, Model, Orchestrator
-from ..errors import AgentError, AsimError, UnsupportedError, allowed
+from ..errors import AgentError, AsimError, DatabaseError, UnsupportedError, allowed
 from ..launchers.base import Capabilities, JobKey, Launcher
 from ..plan import Context, JobSpec, LaunchPlan
 from ..planner import refuse_busy
@@ -27,7 +27,9 @@ from .journal import Diary, new_token
 from .making import Maker
 from .monitor import Monitor
 from .owner import Owner
-from .planning import plan_generate, plan_start
+from .planning import plan_generate, plan_start, plan_upload
+from .preload import Preloader
+from .spilling import spill
 
 LOG = logging.getLogger("asim")
 T = TypeVar("T")
@@ -61,6 +63,7 @@ class Session:
         self.databases = Deployments(
             self._files, self._start, self.monitor.stop, self.owner.start_soon, self.monitor.announce
         )
+        self._preloader = Preloader(self.databases)
         self._survivors: set[Job] = set()
         self._ended: anyio.Event | None = None
         self.detached = False
@@ -83,6 +86,7 @@ class Session:
             python=self.config.python,
             environ=self.config.environ,
             databases=self.databases.addresses,
+            uploaded=self._preloader.uploaded,
             busy=self.monitor.busy,
             known=self.monitor.latest.keys(),
         )
@@ -114,13 +118,19 @@ class Session:
     async def launch(self, entities: Sequence[Any], *, fail_fast: bool) -> JobGroup:
         """Plan, generate, journal, submit; returns when everything is accepted.
 
-        Cancellation: before the submit nothing has happened; after it the jobs are cancelled, as nobody received them.
+        Cancellation: before the submit nothing has happened, and uploads are given up; after it the jobs are cancelled, as
+        nobody received them.
         """
         plan = await self.plan_start(entities)
         if not self.capabilities.starts:
             what = "this version knows its command texts (preview shows them) but cannot start jobs with it yet"
             raise UnsupportedError(allowed("launcher", self.capabilities.launcher, what))
-        group, _ = await self.owner.run(lambda: self._launch(plan, fail_fast), self._unwanted)
+        uploading = anyio.CancelScope()
+        try:
+            group, _ = await self.owner.run(lambda: self._launch(plan, fail_fast, uploading), self._unwanted)
+        except BaseException:
+            uploading.cancel()  # it may take long, and nobody waits for it any more
+            raise
         return group
 
     async def _unwanted(self, started: tuple[JobGroup, list[Job]]) -> None:
@@ -128,7 +138,9 @@ class Session:
         await self.monitor.stop(group.jobs)
         await self.monitor.stop(shards)
 
-    async def _launch(self, plan: LaunchPlan, fail_fast: bool) -> tuple[JobGroup, list[Job]]:
+    async def _launch(
+        self, plan: LaunchPlan, fail_fast: bool, uploading: anyio.CancelScope
+    ) -> tuple[JobGroup, list[Job]]:
         names = {spec.name for spec in (*plan.jobs, *(spec for database in plan.databases for spec in database.jobs))}
         refuse_busy(names & self.monitor.busy)  # another start may have come first since the plan was made
         self.monitor.busy |= names
@@ -137,6 +149,10 @@ class Session:
             shards = await self.databases.deploy(plan.databases)
             try:
                 await self._tell(plan)
+                with uploading:
+                    await self._preloader.upload(plan.uploads)
+                if uploading.cancelled_caught:
+                    raise AsimError("the start was cancelled")
                 return await self._launch_applications(plan, fail_fast), shards
             except BaseException:
                 await self.monitor.stop(shards)  # nobody would know that they run
@@ -192,6 +208,7 @@ class Session:
         wanted += [action for path, text in plan.files.items() for action in replaced(path, text)]
         if wanted:
             await launcher.files(wanted)
+        await spill(launcher.files, plan.spills)
 
     async def _files(self, actions: Sequence[FileAction]) -> None:
         launcher = await self._holder.opened()
@@ -236,6 +253,14 @@ class Session:
             raise AgentError("the experiment ended and left these jobs running")
         if not self._holder.closed:
             await self.owner.run(lambda: self.monitor.stop(jobs))
+
+    async def upload(self, database: Orchestrator, objects: Sequence[Any], *, replace: bool) -> None:
+        """See ``Experiment.upload``."""
+        running = self.databases.usable.get(database)
+        if running is None:
+            raise DatabaseError(f"database {database.name} is not running in experiment {self.name}")
+        uploads = await plan_upload(self.context(), running.identifier, objects, replace=replace)
+        await self._preloader.upload({running.identifier: uploads}, replace=replace)
 
     async def reconnect(self, checkpoint: str) -> Orchestrator:
         """See ``Experiment.reconnect_orchestrator``."""

@@ -1,4 +1,4 @@
-"""Looks up what a plan needs to know of this machine: programs, attached files, directories. One thread hop for all."""
+"""Looks up what a plan needs to know of this machine: programs, attached files, directories, objects. One thread hop."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from anyio import to_thread
 
 from ..generate import Kind, Source
 from ..plan import Facts, Needs
+from .contents import contents_of
 
 
 async def survey(needs: Needs, cwd: str, search_path: str) -> Facts:
@@ -24,7 +25,8 @@ def look(needs: Needs, cwd: str, search_path: str) -> Facts:
     sources = {path: found for path, read in needs.sources.items() if (found := look_at(path, read))}
     taken = frozenset(path for path in needs.targets if os.path.lexists(path))
     real = {path: os.path.realpath(path) for path in (*needs.targets, *needs.protected)}
-    return Facts(programs=programs, sources=sources, taken=taken, real=real)
+    contents = contents_of(needs.objects, cwd)
+    return Facts(programs=programs, sources=sources, taken=taken, real=real, contents=contents)
 
 
 def find_program(word: str, cwd: str, search_path: str) -> str | None:

@@ -18,6 +18,7 @@ import io
 import os
 import re
 from collections.abc import Iterator
+from importlib.util import find_spec
 from pathlib import Path
 from typing import NamedTuple
 
@@ -103,6 +104,9 @@ def test_examples_run(page, home):
     """Every python block of a page runs, and prints what the page says."""
     if re.search(r"create_database|colocate_db", page.read_text()) and not find_server(dict(os.environ)):
         missing("there is no redis-server")
+    for package in ("onnx", "onnxruntime", "torch"):
+        if page.name == "ml-models.md" and find_spec(package) is None:
+            missing(f"{package} is not installed")
     namespace: dict[str, object] = {"__name__": "__main__"}
     with asyncio.Runner() as runner:
         try:

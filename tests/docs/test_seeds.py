@@ -1,14 +1,17 @@
-"""The code examples that SmartSim users come with: only the import has changed, and `await` was added.
+"""The code examples that SmartSim users come with: only the import has changed, and `await` was added."""
 
-Those that need a database or ML come with the versions that bring these.
-"""
-
+import os
 import sys
+from importlib.util import find_spec
 
+import numpy as np
 import pytest
 
-from asim import Ensemble, JobState, UnsupportedError
+from asim import DatabaseError, Ensemble, JobState, UnsupportedError
+from asim.database.server_program import find_server
+from asim.engine.build import module_file
 from asim.settings import SbatchSettings, SrunSettings
+from tests.conftest import missing
 
 pytestmark = pytest.mark.anyio
 
@@ -128,3 +131,168 @@ async def test_model_data_collision_prevention(home):
     assert consumer.query_key_prefixing() is False
     consumer.register_incoming_entity(producer_1)
     assert consumer.incoming_entities == (producer_1,)
+
+
+# -- ML models and scripts
+
+
+@pytest.fixture
+def database():
+    """A redis-server and the compiled engine."""
+    if find_server(dict(os.environ)) is None:
+        missing("there is no redis-server")
+    if not module_file().exists():
+        missing("the engine was not compiled")
+
+
+def needs(*packages):
+    """Skip without these packages."""
+    for package in packages:
+        if find_spec(package) is None:
+            missing(f"{package} is not installed")
+
+
+def timestwo(x):
+    return 2*x  # fmt: skip
+
+
+torch_script_str = "def negate(x):\n\treturn torch.neg(x)\n"
+
+
+def gpu_keys(name):
+    """Where an object is stored that two GPUs of a node get."""
+    return {f"{name}.GPU:0": "GPU:0", f"{name}.GPU:1": "GPU:1", name: "GPU"}
+
+
+async def starts_or_says_why(exp, *entities):
+    """Start what wants two GPUs; where there are none the refusal is about just that, and nothing runs."""
+    try:
+        group, refusal = await exp.start(*entities), None
+    except DatabaseError as error:
+        group, refusal = None, error
+    if refusal is None:
+        assert group.status is JobState.COMPLETED
+    else:
+        assert "GPU requested" in refusal.reply and ".GPU:" in str(refusal)
+        assert not exp._session.monitor.work
+
+
+def create_tf_cnn():
+    """Create a Keras CNN for model purposes
+
+    """  # fmt: skip
+    os.environ["TF_CPP_MIN_LOG_LEVEL"] = "2"
+    import keras
+    from keras import Input
+
+    class Net(keras.Model):
+        def __init__(self):
+            super().__init__(name="cnn")
+            self.conv = keras.layers.Conv2D(1, 3, 1)
+
+        def call(self, x):
+            return self.conv(x)
+
+    from asim.ml.tf import serialize_model
+
+    n = Net()
+    input_shape = (3, 3, 1)
+    inputs = Input(input_shape)
+    outputs = n(inputs)
+    model = keras.Model(inputs=inputs, outputs=outputs, name=n.name)
+
+    return serialize_model(model)
+
+
+@pytest.fixture(scope="module")
+def cnn():
+    """The serialized network of the examples, made once."""
+    needs("tensorflow", "keras")
+    return create_tf_cnn()
+
+
+@pytest.mark.slow
+async def test_ensemble_ml_model_in_memory(home, database, cnn):
+    """Ensemble, "AI Models": a Keras CNN in memory is in the database when the members start, and runs there."""
+    sr_test_script = str(home / "script.py")
+    (home / "script.py").write_text("print('ran')")
+    model, inputs, outputs = cnn
+
+    from asim import Experiment
+
+    async with Experiment("getting-started", launcher="local") as exp:
+        run_settings = exp.create_run_settings(
+            exe=sys.executable,
+            exe_args=sr_test_script
+        )  # fmt: skip
+        smartsim_ensemble = exp.create_ensemble("smartsim_model", run_settings=run_settings, replicas=2)
+        smartsim_ensemble.add_ml_model("cnn", "TF", model=model, device="CPU", inputs=inputs, outputs=outputs)
+        db = exp.create_database(port=6780, interface="lo")
+        group = await exp.start(db, smartsim_ensemble,  block=True)  # fmt: skip
+        assert [job.stdout.read_text() for job in group] == ["ran\n"] * 2
+        async with exp.client() as client:
+            assert await client.get_model("cnn") == model
+            await client.put_tensor("x", np.ones((2, 3, 3, 1), np.float32))
+            await client.run_model("cnn", ["x"], ["y"])
+            assert (await client.get_tensor("y")).shape == (2, 1, 1, 1)
+
+
+@pytest.mark.slow
+async def test_model_ml_model_on_gpus(home, database, cnn):
+    """Model, "Loading an In-Memory ML Model": two GPUs get a copy each, and the plain name stands for all."""
+    model, inputs, outputs = cnn
+
+    from asim import Experiment
+
+    async with Experiment("getting-started", launcher="local") as exp:
+        smartsim_model = exp.create_model("smartsim_model", exp.create_run_settings("/bin/true"))
+        smartsim_model.add_ml_model(name="cnn", backend="TF", model=model, device="GPU", devices_per_node=2, first_device=0, inputs=inputs, outputs=outputs)  # fmt: skip
+        db = exp.create_database(port=0)
+        plan = await exp.preview(db, smartsim_model, output_filename="preview.txt")
+        assert dict(plan.uploads["orchestrator"][0].keys) == gpu_keys("cnn")
+        await starts_or_says_why(exp, db, smartsim_model)
+
+
+async def test_model_function_and_script_on_gpus(home, database):
+    """Model, "TorchScript functions" and "TorchScript Scripts": keys for each GPU, and an honest refusal without one."""
+    needs("torch")
+
+    from asim import Experiment
+
+    async with Experiment("getting-started", launcher="local") as exp:
+        smartsim_model = exp.create_model("smartsim_model", exp.create_run_settings("/bin/true"))
+        smartsim_model.add_function(
+            name="example_func", function=timestwo, device="GPU", devices_per_node=2, first_device=0
+        )
+        smartsim_model.add_script(
+            name="example_script", script=torch_script_str, device="GPU", devices_per_node=2, first_device=0
+        )
+        db = exp.create_database(port=0)
+        plan = await exp.preview(db, smartsim_model, output_filename="preview.txt")
+        assert [dict(upload.keys) for upload in plan.uploads["orchestrator"]] == [
+            gpu_keys("example_func"),
+            gpu_keys("example_script"),
+        ]
+        assert "example_func.GPU:1 on GPU:1" in (home / "preview.txt").read_text()
+        await starts_or_says_why(exp, db, smartsim_model)
+
+
+async def test_ensemble_functions_and_scripts(home, database):
+    """Ensemble, "TorchScript functions" and "TorchScript Scripts": a Python function and a file, and both run."""
+    needs("torch")
+    torch_script = str(home / "torch_script.py")
+    (home / "torch_script.py").write_text(torch_script_str)
+
+    from asim import Experiment
+
+    async with Experiment("getting-started", launcher="local") as exp:
+        ensemble = exp.create_ensemble("ens", run_settings=exp.create_run_settings("/bin/true"), replicas=2)
+        ensemble.add_function("test_func", function=timestwo, device="CPU")
+        ensemble.add_script("test_script1", script_path=torch_script, device="CPU")
+        assert (await exp.start(exp.create_database(port=0), ensemble)).status is JobState.COMPLETED
+        async with exp.client() as client:
+            await client.put_tensor("x", np.array([1.5, -2], np.float32))
+            await client.run_script("test_func", "timestwo", ["x"], ["two"])
+            await client.run_script("test_script1", "negate", ["x"], ["minus"])
+            assert list(await client.get_tensor("two")) == [3, -4]
+            assert list(await client.get_tensor("minus")) == [-1.5, 2]

@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 import anyio
 import pytest
 
-from asim import ConfigError, EntityExistsError, Experiment, JobFailed, JobState, UnsupportedError
+from asim import ConfigError, EntityExistsError, Experiment, JobFailed, JobState
 
 from .conftest import alive, marked, pids_in, python, sh
 
@@ -266,15 +266,6 @@ async def test_ten_thousand_members(home):
             group = await exp.start(ens)
         rows = group.records()
     assert len(rows) == 10_000 and {row["returncode"] for row in rows} == {0}
-
-
-async def test_ml_objects_say_clearly_that_they_cannot_run_yet(exp):
-    """Specs are recorded; starting with them is refused before anything runs."""
-    model = sh(exp, "m", "true")
-    model.add_function("f", function="def f(x):\n  return x\n")
-    with pytest.raises(UnsupportedError, match="cannot upload them yet"):
-        await exp.start(model)
-    assert not os.path.exists("exp")
 
 
 async def test_nothing_is_process_global(exp):

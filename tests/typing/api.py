@@ -144,8 +144,8 @@ def entities(run: RunSettings) -> None:
     model.colocate_db_tcp(port=6379, ifname=["lo", "ib0"], db_cpus=2)
     model.colocate_db_uds("/tmp/s", custom_pinning=[0, range(2, 4)])
     model.add_ml_model("n", "TORCH", model=b"x", device="GPU", devices_per_node=2)
-    model.add_script("s", script="def f(x): return x")
-    model.add_function("f", function=max)
+    model.add_script("s", script="def f(x): return x", db_identifier=["a", "b"])
+    model.add_function("f", function=max, db_identifier="a")
     assert_type(model.ml_objects, tuple[MLModel | Script | Function, ...])
 
     def strategy(names: list[str], values: list[list[object]], n_models: int) -> list[dict[str, object]]:

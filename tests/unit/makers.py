@@ -12,6 +12,7 @@ from asim.launchers.base import Capabilities
 from asim.members import batch_entities, members, ungenerated, units_of
 from asim.plan import Context, Facts, LaunchPlan
 from asim.planner import Planner, needs
+from asim.runtime.contents import contents_of
 from asim.settings import RunSettings
 
 LOCAL = Capabilities(launcher="local", batch=False, local_programs=True)
@@ -76,7 +77,9 @@ def planned(
     units = units_of(context, ungenerated(its_members))
     wanted = needs(context, its_members, units)
     programs = {word: word if "/" in word else f"/usr/bin/{word}" for word in wanted.programs - frozenset(absent)}
-    planner = Planner(context, Facts(programs=programs, sources=found(*sources), taken=frozenset(taken)))
+    contents = contents_of(wanted.objects, context.cwd)
+    facts = Facts(programs=programs, sources=found(*sources), taken=frozenset(taken), contents=contents)
+    planner = Planner(context, facts)
     planner.generation(units)
     for _ in planner.start(its_members, batch_entities(entities)):
         pass

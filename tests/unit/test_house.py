@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 
 import asim
+import asim.ml
 import asim.settings
 
 ROOT = Path(asim.__file__).parent
@@ -41,12 +42,14 @@ PURE = {
 }
 TOP = {"experiment", "factories", "databases", "__init__"}
 FOLDERS = {
-    "entities": 1, "settings": 1, "agent": 1, "transport": 2, "launchers": 2, "database": 2, "engine": 2, "client": 2,
-    "client/operations": 2, "runtime": 3, "testing": 5,
+    "entities": 1, "settings": 1, "agent": 1, "transport": 2, "launchers": 2, "database": 2, "engine": 2,
+    "engine/backends": 2, "client": 2,
+    "client/operations": 2, "runtime": 3, "ml": 3, "testing": 5,
 }  # fmt: skip
 PURE_PARTS = {
     "launchers/base", "launchers/__init__", "database/address", "database/config", "database/security", "database/environment",
-    "database/planning", "database/__init__",
+    "database/planning", "database/objects", "database/targets", "database/__init__",
+    "engine/protocol", "engine/__init__",
 }  # fmt: skip
 """Modules of layer 1 in folders of layer 2."""
 SANS_IO = {
@@ -172,6 +175,13 @@ def test_the_clients_operations_do_no_io(name: str) -> None:
     assert sorted(found & (OUTSIDE - {"numpy"})) == []
 
 
+@pytest.mark.parametrize("name", [name for name in FILES if name.startswith("ml/")])
+def test_ml_helpers_use_the_client_only(name: str) -> None:
+    """What trains beside a simulation needs nothing of the driver: no launcher, no experiment, no event journal."""
+    folders = {file_of(module).rpartition("/")[0] for module in imported(name) if module.startswith("asim")}
+    assert folders <= {"", "ml", "client", "client/operations"}
+
+
 @package
 def test_only_config_reads_the_environment(name: str) -> None:
     """No other module mentions the process's environment in any of its forms."""
@@ -271,7 +281,7 @@ def test_names_can_be_completed(loaded: tuple[list[str], list[str], list[str]]) 
 # -- public names
 
 
-LAZY = pytest.mark.parametrize("module", [asim, asim.settings], ids=["asim", "asim.settings"])
+LAZY = pytest.mark.parametrize("module", [asim, asim.settings, asim.ml], ids=["asim", "asim.settings", "asim.ml"])
 
 
 def declared(module: Any) -> dict[str, str]:

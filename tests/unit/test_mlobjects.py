@@ -14,7 +14,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from asim.entities.mlobjects import Function, MLModel, MLObjects, Script, whole
+from asim.entities.mlhost import MLObjects
+from asim.entities.mlobjects import Function, MLModel, Script, whole
 from asim.errors import ConfigError, ConfigTypeError, EntityExistsError
 
 TEXT = "def negate(x):\n\treturn torch.neg(x)\n"

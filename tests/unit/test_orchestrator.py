@@ -10,7 +10,7 @@ from asim import Model, Orchestrator, RunSettings
 from asim.database.address import Address
 from asim.database.config import NodeConfig, new_id, nodes_conf, quoted, redis_conf, report_of, slot_ranges
 from asim.database.environment import application_environment
-from asim.database.security import rules
+from asim.database.security import rules, worker_rule
 from asim.errors import AsimError, ConfigError, ConfigTypeError, DatabaseError, EntityExistsError, UnsupportedError
 from asim.members import databases
 from asim.plan import Facts, LaunchPlan
@@ -107,10 +107,22 @@ def test_nothing_waits_for_the_end_of_a_database() -> None:
             model().after(Orchestrator(), when=when)  # type: ignore[arg-type]
 
 
-def test_settings_of_the_engine_are_noted() -> None:
-    """Settings for inference, which have no effect yet, are a warning of the plan."""
-    plan = planned(Orchestrator(threads_per_queue=2))
-    assert "orchestrator: threads_per_queue are kept for inference" in plan.warnings[0]
+def test_settings_of_the_engine_reach_the_node() -> None:
+    """Settings for inference are in what the node is told, under its own names, and are no warning."""
+    plan = planned(Orchestrator(threads_per_queue=2, intra_op_parallelism=3, worker_memory="2gb", workers_per_device=4))
+    config = plan.databases[0].config
+    assert (config.threads_per_queue, config.intra_op_threads, config.worker_memory) == (2, 3, 2 << 30)
+    assert config.workers_per_device == 4
+    assert not plan.warnings
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("workers_per_device", 0), ("worker_memory", "much"), ("model_execution_timeout", -1)]
+)
+def test_settings_of_the_engine_are_checked(name: str, value: Any) -> None:
+    """A setting that no worker could have is refused with its name."""
+    with pytest.raises(ConfigError, match=name):
+        Orchestrator(**{name: value})
 
 
 def test_scheduler_arguments() -> None:
@@ -214,8 +226,8 @@ def test_a_colocated_program_is_run_through_asim() -> None:
     told = json.loads(plan.files[path])
     assert told["ports"] == [0] and told["interfaces"] == ["lo", "eth9"] and told["cpus"] == [1]
     assert told["log"].endswith("/m-db.log") and told["options"] == {"maxmemory": "1mb"}
-    identifier, env = told.pop("identifier"), told.pop("env")
-    assert (identifier, env) == ("", {"PYTHONPATH": "/mine"})
+    identifier, env, objects = told.pop("identifier"), told.pop("env"), told.pop("objects")
+    assert (identifier, env, objects) == ("", {"PYTHONPATH": "/mine"}, [])
     assert dict(job.env) == {"A": "1"}  # what changes Python must not change asim's own
     NodeConfig.from_json(json.dumps({**told, "run": "", "directory": "", "secret": ""}))
 
@@ -316,7 +328,23 @@ def test_redis_conf() -> None:
     assert 'loadmodule "/e x.so"' in lines and "save 900 1" in lines and 'appendfilename ""' in lines
     assert "user default off" in lines and 'unixsocket "/s"' in lines
     assert "hush" not in text and "cluster-enabled" not in text
+    assert "notify-keyspace-events Kl" in lines
+    chosen = redis_conf(node(options={"notify-keyspace-events": "KEA"}), 0, 7000, ["::1"]).splitlines()
+    assert chosen[-1] == "notify-keyspace-events KEA"  # the last one counts
     assert "cluster-announce-ip 10.0.0.1" in redis_conf(node(node_ids=["a"]), 0, 7000, ["10.0.0.1"])
+
+
+def test_the_workers_log() -> None:
+    """It is beside the server's, wherever that is; two files of one name would be one."""
+    assert node().workers_log(0) == "/d x/o_0/workers.log"
+    assert node(log="/w/m-db.log").workers_log(0) == "/w/m-db-workers.log"
+
+
+def test_what_workers_may() -> None:
+    """A worker's user may do a worker's commands, has no keys, and its password is not in the rule."""
+    rule = worker_rule("hush")
+    assert rule[:3] == ("asim-worker", "reset", "on") and "hush" not in " ".join(rule)
+    assert set(rule[4:]) == {"resetkeys", "resetchannels", "-@all", "+asim.next", "+asim.done", "+asim.fetch"}
 
 
 @pytest.mark.parametrize(

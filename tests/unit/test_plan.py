@@ -456,11 +456,13 @@ def test_batch_on_local() -> None:
 
 
 def test_ml_objects() -> None:
-    """ML objects are refused: there is nothing yet that would take them."""
+    """ML objects need a database; with one beside the model they are in the plan."""
     with_script = model("s")
     with_script.add_script("f", script="def f(x): return x")
-    with pytest.raises(UnsupportedError, match=r"s: ML objects = \['f'\]"):
+    with pytest.raises(ConfigError, match="s: ML object = 'f': no database is running"):
         planned(with_script)
+    with_script.colocate_db_tcp()
+    assert [upload.name for upload in planned(with_script).beside["s"]] == ["f"]
 
 
 def test_generation_errors_come_with_the_plan() -> None:

@@ -1,4 +1,4 @@
-"""Durations."""
+"""Durations and sizes."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from asim.errors import ConfigError, ConfigTypeError
-from asim.units import clock, seconds
+from asim.units import clock, memory, seconds
 
 parts = st.integers(0, 10_000)
 
@@ -60,3 +60,19 @@ def test_clock_reads_back(hours: int, minutes: int, secs: int) -> None:
     read = [int(part) for part in clock(hours, minutes, secs).split(":")]
     assert read[0] * 3600 + read[1] * 60 + read[2] == hours * 3600 + minutes * 60 + secs
     assert max(read[1:]) < 60
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [("0", 0), ("17", 17), ("512mb", 512 << 20), ("4 GiB", 4 << 30), (" 1k ", 1024), ("2Tb", 2 << 40)],
+)
+def test_memory(text: str, expected: int) -> None:
+    """Sizes are read as Redis reads "gb": a power of 1024; a wrong factor would starve or flood a host."""
+    assert memory("m", text) == expected
+
+
+@pytest.mark.parametrize("text", ["", "-1", "1.5gb", "gb", "1 xb", "1e9"])
+def test_memory_that_is_none(text: str) -> None:
+    """Anything else is refused with the field's name, not taken for something near."""
+    with pytest.raises(ConfigError, match="m = "):
+        memory("m", text)
