@@ -39,17 +39,21 @@ class Shared:
         :param where: the task that says so.
         """
         if self._map is None or where.expected != self._generation:
+            self._map = None  # unmapped, if nobody uses it
             self._map, self._generation = self._open(where.number), where.expected
         self._view = memoryview(self._map)[: where.object]
         return self._view
 
     def _open(self, number: int) -> mmap.mmap:
-        self._map = None  # unmapped, if nobody uses it
         fd = os.open(f"/proc/{self._pid}/fd/{number}", os.O_RDWR | os.O_CLOEXEC)
         try:
             return mmap.mmap(fd, 0)
         finally:
             os.close(fd)
+
+    def copy(self, number: int, size: int) -> memoryview:
+        """What the server has put into a file for this worker alone: it stays as long as anybody uses it."""
+        return memoryview(self._open(number))[:size]
 
     def kept(self) -> bool:
         """Whether somebody still uses the message: then the server must not write there any more."""

@@ -180,10 +180,16 @@ class Loop:
         return protocol.done(task.number, took, heads), outputs
 
     def _fetched(self, task: Task) -> Any:
-        return self._objects.load(task.object, self._connection.command(b"ASIM.FETCH"))
+        return self._objects.load(task.object, self._fetch())
+
+    def _fetch(self) -> list[Any]:
+        fetched: list[Any] = self._connection.command(b"ASIM.FETCH")
+        if isinstance(fetched[6], list):  # it is large
+            fetched[6] = self._shared.copy(*fetched[6])
+        return fetched
 
     def _load(self, task: Task, data: Any) -> Answer:
-        fetched = self._connection.command(b"ASIM.FETCH")
+        fetched = self._fetch()
         digest = Digest(fetched[6])
         runner = self._objects.get(task.object) or self._objects.load(task.object, fetched)
         counts = [-1 if count is None else count for count in (runner.inputs, runner.outputs)]

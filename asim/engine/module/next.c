@@ -57,6 +57,17 @@ int next_command(RedisModuleCtx *ctx, RedisModuleString **argv, int argc) {
     return REDIS_OK;
 }
 
+/* A large blob is in a file, and the answer is the file's number and size. */
+static int reply_blob(RedisModuleCtx *ctx, Worker *worker, const Bytes *blob) {
+    int fd = worker->shares && blob->size >= SHARED_FROM ? shared_copy(bytes_data(blob), blob->size) : -1;
+    if (fd < 0) return redis.ReplyWithStringBuffer(ctx, bytes_data(blob), blob->size);
+    worker_close(worker);
+    worker->fetched = fd;
+    redis.ReplyWithArray(ctx, 2);
+    redis.ReplyWithLongLong(ctx, fd);
+    return redis.ReplyWithLongLong(ctx, (long long)blob->size);
+}
+
 int fetch_command(RedisModuleCtx *ctx, RedisModuleString **argv, int argc) {
     (void)argv;
     if (argc != 1) return redis.WrongArity(ctx);
@@ -71,7 +82,7 @@ int fetch_command(RedisModuleCtx *ctx, RedisModuleString **argv, int argc) {
     reply_names(ctx, &object->inputs);
     reply_names(ctx, &object->outputs);
     reply_names(ctx, &object->entry_points);
-    return redis.ReplyWithStringBuffer(ctx, bytes_data(&object->blob->bytes), object->blob->bytes.size);
+    return reply_blob(ctx, worker, &object->blob->bytes);
 }
 
 /* -- what its keeper says */

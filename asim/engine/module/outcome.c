@@ -234,6 +234,7 @@ bool outcome_take(RedisModuleCtx *ctx, Worker *worker, RedisModuleString **argv,
     Reader reader;
     OutcomeHead head;
     if (!worker_busy(worker)) return false;
+    worker_close(worker);
     const Task *task = worker_task(worker);
     reader.at = redis.StringPtrLen(argv[1], &reader.left);
     if (!read_bytes(&reader, &head, sizeof head) || head.task != task->number) return false;

@@ -17,6 +17,16 @@ static int file_new(size_t size) {
     return -1;
 }
 
+int shared_copy(const char *data, size_t size) {
+    int fd = memfd_create("asim-model", MFD_CLOEXEC);
+    for (ssize_t written = 0; fd >= 0 && size; data += written, size -= (size_t)written) {
+        if ((written = write(fd, data, size)) > 0) continue;
+        close(fd);
+        return -1;
+    }
+    return fd;
+}
+
 bool shared_reserve(Shared *shared, size_t size) {
     if (shared->data && size <= shared->size) return true;
     shared_release(shared);
@@ -32,6 +42,11 @@ bool shared_reserve(Shared *shared, size_t size) {
     return true;
 }
 #else
+int shared_copy(const char *data, size_t size) {
+    (void)data, (void)size;
+    return -1;
+}
+
 bool shared_reserve(Shared *shared, size_t size) {
     (void)shared, (void)size;
     return false;

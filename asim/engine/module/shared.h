@@ -21,6 +21,8 @@ enum { SHARED_IDLE_MS = 5000 };
 
 /* Makes room for so many bytes. False where the system has none to give. */
 bool shared_reserve(Shared *shared, size_t size);
+/* A file of its own with these bytes, to be closed when the worker has it; -1 where the system gives none. */
+int shared_copy(const char *data, size_t size);
 void shared_release(Shared *shared);
 
 #endif

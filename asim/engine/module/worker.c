@@ -2,6 +2,7 @@
 
 #include <pthread.h>
 #include <string.h>
+#include <unistd.h>
 
 static uint64_t last_task;
 
@@ -121,6 +122,11 @@ bool worker_feed(Worker *worker) {
     return false;
 }
 
+void worker_close(Worker *worker) {
+    if (worker->fetched) close(worker->fetched);
+    worker->fetched = 0;
+}
+
 void worker_dropped(Worker *worker) {
     if (!worker->dropping) return;
     worker->gone_count -= worker->dropping;
@@ -176,6 +182,7 @@ void worker_leave(Worker *worker, const char *error) {
     if (worker->gone) redis.Free(worker->gone);
     alarm_clear(&worker->give_back);
     shared_release(&worker->shared);
+    worker_close(worker);
     redis.Free(worker);
 }
 

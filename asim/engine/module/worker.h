@@ -29,6 +29,7 @@ typedef struct Worker {
     bool shares;                    /* it can read shared memory */
     Shared shared;
     Alarm give_back;                /* the shared memory, when it is not used any more */
+    int fetched;                    /* the file in which it was given an object; 0: none */
     Backend prepare;                /* what a PREPARE names */
     unsigned to_prepare;            /* a bit for each backend that it is to get ready for */
     uint64_t *gone;                 /* objects that it is to forget */
@@ -45,6 +46,8 @@ void worker_leave(Worker *worker, const char *error);
 void worker_wait(RedisModuleCtx *ctx, Worker *worker);
 /* Gives a worker that asked its next tasks. False when there is nothing to do. */
 bool worker_feed(Worker *worker);
+/* Closes what it was given an object in. */
+void worker_close(Worker *worker);
 /* It has forgotten what it was told to. */
 void worker_dropped(Worker *worker);
 /* Sees to it that those who are idle get what there is to do. */
