@@ -36,7 +36,7 @@ class Face:
     :param connect_timeout: seconds for connecting, and for connecting again after a connection was lost, all attempts
         together.
     :param timeout: seconds for the answer to one command; then its connection is given up.
-    :param model_timeout_ms: milliseconds that a model run may wait in the server's queue.
+    :param model_timeout_ms: milliseconds that a model run may take, waiting for its turn included.
     :param username: for servers with access control; needs a password.
     :param password: for servers with access control.
     :param connections: how many connections to each server share the traffic of all tasks; a run of a model or script

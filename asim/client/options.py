@@ -20,7 +20,7 @@ class Options:
     :ivar cluster: whether keys are spread over shards.
     :ivar connect_timeout: seconds for (re)connecting, all attempts together.
     :ivar timeout: seconds for the answer to one command.
-    :ivar model_timeout_ms: milliseconds that a model run may wait in the server's queue.
+    :ivar model_timeout_ms: milliseconds that a model run may take, waiting for its turn included.
     :ivar connections: how many connections to each server share the traffic.
     """
 

@@ -11,9 +11,11 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from typing import Any
 
+import numpy as np
 import pytest
 import redis
 
+from asim import DatabaseTimeout, SyncClient
 from asim.engine.protocol import CALL, DROP, LOAD, PREPARE, RUN, call_of, dropped
 
 from ..servers import RedisServer, until
@@ -609,3 +611,14 @@ def test_dbs(server: RedisServer, worker: FakeWorker, db: redis.Redis) -> None:
         assert thread_said == [b"OK"]
         assert socket_id
         assert (db.exists("y"), third.exists("y")) == (0, 1)
+
+
+def test_client_is_told_of_the_end_of_its_patience(server: RedisServer, worker: FakeWorker, db: redis.Redis) -> None:
+    """asim's client raises DatabaseTimeout when TIMEOUT is over, and its connection goes on."""
+    store(server, worker, "m")
+    with SyncClient(f"unix://{server.socket}", model_timeout_ms=100) as client:
+        client.put_tensor("x", np.ones(1, np.float32))
+        with pytest.raises(DatabaseTimeout, match="not done within 100 ms"):
+            client.run_model("m", ["x"], ["y"])
+        assert client.tensor_exists("x")
+        assert not client.tensor_exists("y")

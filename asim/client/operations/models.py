@@ -228,7 +228,7 @@ def _store(core: Core, name: str, data: memoryview, backend: str, device: str, o
     """Store one model on every shard."""
     chunks = [data[start : start + core.chunk_size] for start in range(0, len(data), core.chunk_size)]
     words: list[Arg] = [backend.upper(), device, *options, b"BLOB", *chunks]
-    yield from everywhere(put_key(core, name), lambda key: command("AI.MODELSTORE", key, *words))
+    yield from everywhere(put_key(core, name), lambda key: command("AI.MODELSTORE", key, *words, alone=True))
 
 
 def _options(

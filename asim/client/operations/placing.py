@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from ...errors import ConfigError, DatabaseTimeout, KeyNotFoundError, MissingFileError, allowed
+from ...errors import ConfigError, DatabaseError, DatabaseTimeout, KeyNotFoundError, MissingFileError, allowed
 from ..cluster import Shard
 from ..codec import Command, command, to_tensor
 from ..core import Core
@@ -129,7 +129,13 @@ def run(core: Core, name: str, inputs: Sequence[str], outputs: Sequence[str], ma
 
 def _run(one: Command) -> Op[None]:
     """Run it; RedisAI answers that it took too long as if that were a success."""
-    if (yield one) == b"TIMEDOUT":
+    try:
+        reply = yield one
+    except DatabaseError as exc:
+        if exc.reply.startswith("ERR TIMEDOUT"):
+            raise DatabaseTimeout(str(exc), one.text, exc.reply) from exc
+        raise
+    if reply == b"TIMEDOUT":
         raise DatabaseTimeout(f"{one.text}: the server gave up before the run began", one.text, "TIMEDOUT")
 
 

@@ -38,7 +38,7 @@ def set_script(core: Core, name: str, script: str, device: str = "CPU") -> Op[No
     :raises DatabaseError: the server refused, e.g. because it does not compile.
     """
     words = (checked_device(device), b"SOURCE", to_bytes(script))
-    yield from everywhere(put_key(core, name), lambda key: command("AI.SCRIPTSET", key, *words))
+    yield from everywhere(put_key(core, name), lambda key: command("AI.SCRIPTSET", key, *words, alone=True))
 
 
 def set_script_from_file(core: Core, name: str, file: str | Path, device: str = "CPU") -> Op[None]:
