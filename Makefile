@@ -72,7 +72,7 @@ test-all: $(VENV)/.test
 	$(BIN)/python -m pytest
 
 # the pure layers, by the tests that need no processes
-PURE = asim/errors.py,asim/status.py,asim/units.py,asim/config.py,asim/_lazy.py,asim/entities/*,asim/settings/*,asim/plan.py,asim/planner.py,asim/ordering.py,asim/preview.py,asim/generate.py,asim/templates.py,asim/strategies.py,asim/values.py,asim/tables.py,asim/policies.py,asim/log.py,asim/launchers/base.py,asim/agent/protocol.py,asim/database/address.py,asim/database/config.py,asim/database/environment.py,asim/database/planning.py,asim/database/security.py,asim/engine/protocol.py,asim/client/codec.py,asim/client/keys.py,asim/client/dataset.py,asim/client/cluster.py,asim/client/options.py,asim/client/replies.py
+PURE = asim/errors.py,asim/status.py,asim/units.py,asim/config.py,asim/_lazy.py,asim/entities/*,asim/settings/*,asim/plan.py,asim/planner.py,asim/ordering.py,asim/preview.py,asim/generate.py,asim/templates.py,asim/strategies.py,asim/values.py,asim/tables.py,asim/policies.py,asim/log.py,asim/launchers/base.py,asim/agent/protocol.py,asim/database/address.py,asim/database/config.py,asim/database/environment.py,asim/database/planning.py,asim/database/objects.py,asim/database/targets.py,asim/database/security.py,asim/engine/protocol.py,asim/client/codec.py,asim/client/keys.py,asim/client/dataset.py,asim/client/cluster.py,asim/client/options.py,asim/client/replies.py
 coverage: $(VENV)/.test
 	$(BIN)/python -m coverage run -m pytest -q tests/unit
 	$(BIN)/python -m coverage report --skip-covered --include '$(PURE)' --fail-under 95
