@@ -622,3 +622,40 @@ def test_client_is_told_of_the_end_of_its_patience(server: RedisServer, worker: 
             client.run_model("m", ["x"], ["y"])
         assert client.tensor_exists("x")
         assert not client.tensor_exists("y")
+
+
+def test_results_outlive_the_server(make_server: Callable[..., RedisServer]) -> None:
+    """Outputs and models are in the append-only file, which a server without workers reads."""
+    with make_server("--appendonly", "yes", "--appendfsync", "always", module_args=("WORKERS",)) as server:
+        with FakeWorker(server) as worker, server.client() as db:
+            store(server, worker, "m", "BATCHSIZE", 2)
+            put(db, "x", 1, 2, shape=(1, 2))
+            waiting = [run(server, "m", "x", f"y{i}") for i in range(2)]
+            for _ in range(2):
+                if any(one.said is None for one in waiting):
+                    take(worker, RUN)
+                    worker.answer((FLOAT, (worker.task.rows or 1, 300), floats(*range(300)) * (worker.task.rows or 1)))
+            assert [one.result() for one in waiting] == [b"OK"] * 2
+        server.kill()
+        server.module_args = ()
+        server.start()
+        with server.client() as db:
+            assert get(db, "y1") == ([1, 300], tuple(map(float, range(300))))
+            assert db.execute_command("AI.MODELGET", "m", "META")[7] == 2
+
+
+def test_results_reach_replicas(make_server: Callable[..., RedisServer]) -> None:
+    """A replica, which has no workers, gets the outputs of its master's runs, and the models."""
+    with make_server(module_args=("WORKERS",)) as server, FakeWorker(server) as worker, server.client() as db:
+        store(server, worker, "m")
+        with make_server("--replicaof", "127.0.0.1", str(server.port)) as replica, replica.client() as other:
+            until(lambda: other.info("replication")["master_link_status"] == "up", what="the replica's link")
+            store(server, worker, "n")
+            put(db, "x", 1)
+            waiting = run(server, "m", "x", "y")
+            take(worker, RUN)
+            worker.echo()
+            assert waiting.result() == b"OK"
+            assert db.wait(1, 5000) == 1
+            assert sorted(other.keys()) == [b"m", b"n", b"x", b"y"]
+            assert get(other, "y") == ([1], (1.0,))

@@ -37,6 +37,8 @@ int wanted_command(RedisModuleCtx *ctx, RedisModuleString **argv, int argc);
 int worker_command(RedisModuleCtx *ctx, RedisModuleString **argv, int argc);
 
 int filter_register(RedisModuleCtx *ctx);
+/* Whether a replica ever asked for the data: it may come back for what it missed. */
+bool had_replica(void);
 
 static inline int reply_ok(RedisModuleCtx *ctx) { return redis.ReplyWithSimpleString(ctx, "OK"); }
 static inline int reply_error(RedisModuleCtx *ctx, const char *text) { return redis.ReplyWithError(ctx, text); }

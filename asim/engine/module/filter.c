@@ -1,4 +1,4 @@
-/* CONFIG SET for everybody, but of harmless parameters only.
+/* CONFIG SET for everybody, but of harmless parameters only; and whether there is a replica.
  *
  * Rules for users of Redis 6.2 cannot tell CONFIG SET of one parameter from that of another. So a filter turns CONFIG
  * SET of harmless parameters into ASIM.CONFIGSET, which a user may be allowed while CONFIG SET is forbidden. */
@@ -35,13 +35,18 @@ static bool harmless(RedisModuleString *parameter) {
     return false;
 }
 
+static bool replica_came;
+
+/* A command, and no event of the server: that comes when the replica has the data, and misses what is written meanwhile. */
+bool had_replica(void) { return replica_came; }
+
 /* Sees every command, so it looks at the length of the first word before anything else. */
 static void filter(RedisModuleCommandFilterCtx *command) {
     int argc = redis.CommandFilterArgsCount(command);
-    if (argc < 4 || argc % 2) return;
     size_t size;
     const char *name = redis.StringPtrLen(redis.CommandFilterArgGet(command, 0), &size);
-    if (size != 6 || !is_word(name, size, "CONFIG")) return;
+    if (size == 4 || size == 5) replica_came = replica_came || is_word(name, size, "SYNC") || is_word(name, size, "PSYNC");
+    if (argc < 4 || argc % 2 || size != 6 || !is_word(name, size, "CONFIG")) return;
     if (!argument_is(redis.CommandFilterArgGet(command, 1), "SET")) return;
     for (int i = 2; i < argc; i += 2)
         if (!harmless(redis.CommandFilterArgGet(command, i))) return;

@@ -31,12 +31,17 @@ typedef struct Answer {
 } Answer;
 
 /* Objects are stored here, and not before: their bytes are arguments of the command, which the server gives up right
- * after this (see bytes_may_hold). */
+ * after this (see bytes_may_hold). Verbatim replication does not work from here with 6.2. */
+static int store(RedisModuleCtx *ctx, RedisModuleString **argv, int argc, Object *object) {
+    if (!object_put(ctx, argv[1], object_share(object))) return reply_error(ctx, WRONG_TYPE);
+    redis.Replicate(ctx, redis.StringPtrLen(argv[0], NULL), "v", argv + 1, (size_t)argc - 1);
+    return reply_ok(ctx);
+}
+
 static int reply(RedisModuleCtx *ctx, RedisModuleString **argv, int argc) {
-    (void)argc;
     const Answer *answer = redis.GetBlockedClientPrivateData(ctx);
     if (answer && answer->error) return reply_error(ctx, answer->error);
-    return answer ? object_put(ctx, argv[1], object_share(answer->object)) : reply_ok(ctx);
+    return answer ? store(ctx, argv, argc, answer->object) : reply_ok(ctx);
 }
 
 static void release_answer(RedisModuleCtx *ctx, void *data) {

@@ -129,5 +129,5 @@ __attribute__((visibility("default"))) int RedisModule_OnLoad(RedisModuleCtx *ct
         return REDIS_ERR;
     }
     int types = tensor_type_register(ctx) && model_type_register(ctx) && script_type_register(ctx);
-    return types && commands_register(ctx) && filter_register(ctx) && worker_register(ctx) && outcome_register(ctx) ? REDIS_OK : REDIS_ERR;
+    return types && commands_register(ctx) && filter_register(ctx) && worker_register(ctx) ? REDIS_OK : REDIS_ERR;
 }

@@ -74,8 +74,8 @@ void reply_text(RedisModuleCtx *ctx, const Text *text);
 
 #define QUARANTINED "ERR quarantined: it ended its worker 3 times in a row; store it again to run it"
 
-/* Stores an object, answers and replicates. Takes over the reference. */
-int object_put(RedisModuleCtx *ctx, RedisModuleString *name, Object *object);
+/* Puts it at the key; takes over the reference. False when the key holds something else. */
+bool object_put(RedisModuleCtx *ctx, RedisModuleString *name, Object *object);
 
 /* What AI.MODELSTORE and AI.SCRIPTSET do with a new object: has a worker load it if there are workers, stores it, and
  * answers. Takes over the reference. */

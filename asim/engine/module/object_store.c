@@ -4,8 +4,10 @@
 
 static void release(void *object) { object_release(object); }
 
-int object_put(RedisModuleCtx *ctx, RedisModuleString *name, Object *object) {
-    return store_value(ctx, name, object->kind == KIND_MODEL ? model_type : script_type, object, release);
+static RedisModuleType *type_of(const Object *object) { return object->kind == KIND_MODEL ? model_type : script_type; }
+
+bool object_put(RedisModuleCtx *ctx, RedisModuleString *name, Object *object) {
+    return put_value(ctx, name, type_of(object), object, release);
 }
 
 /* Whether a worker is to see it first. Nobody could wait for that in a transaction, and what a file or a master says
@@ -16,7 +18,7 @@ static bool wants_check(RedisModuleCtx *ctx) {
 }
 
 int object_store(RedisModuleCtx *ctx, RedisModuleString *name, Object *object) {
-    if (!wants_check(ctx)) return object_put(ctx, name, object);
+    if (!wants_check(ctx)) return store_value(ctx, name, type_of(object), object, release);
     Queue *queue = queue_want(object->device.name);
     if (queue->failed)
         reply_error(ctx, queue->failed);

@@ -83,22 +83,10 @@ static Tensor *part(RedisModuleCtx *ctx, const Output *output, int64_t from, int
     return tensor;
 }
 
-/* Whether there ever was a replica; it may come back for what it missed. */
-static bool had_replica;
-
-static void replica_changed(RedisModuleCtx *ctx, Event event, uint64_t subevent, void *data) {
-    (void)ctx, (void)event, (void)subevent, (void)data;
-    had_replica = true;
-}
-
-int outcome_register(RedisModuleCtx *ctx) {
-    return redis.SubscribeToServerEvent(ctx, (Event){EVENT_REPLICA_CHANGE, EVENT_VERSION}, replica_changed) == REDIS_OK;
-}
-
 /* As AI.TENSORSET, so that replicas and append-only files need no workers. Where there are neither, the server would
  * only throw it away. */
 static void replicate(RedisModuleCtx *ctx, RedisModuleString *name, const Tensor *tensor) {
-    if (!had_replica && !(redis.GetContextFlags(ctx) & CONTEXT_AOF)) return;
+    if (!had_replica() && !(redis.GetContextFlags(ctx) & CONTEXT_AOF)) return;
     size_t size;
     const char *type = dtype_name((DType)tensor->dtype, &size);
     RedisModuleString *words[2 + MAX_DIMS];

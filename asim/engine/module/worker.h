@@ -70,6 +70,5 @@ bool outcome_take(RedisModuleCtx *ctx, Worker *worker, RedisModuleString **argv,
 void outcome_lost(const Task *task, const char *error, bool guilty);
 
 int worker_register(RedisModuleCtx *ctx);
-int outcome_register(RedisModuleCtx *ctx);
 
 #endif
