@@ -4,11 +4,12 @@ VENV   ?= .venv
 BIN     = $(VENV)/bin
 PIP     = $(BIN)/python -m pip --disable-pip-version-check -q
 
-.PHONY: help smartredis demo demo-mpi demo-database test test-all lint type docs bench bench-databases coverage wheel clean ml
+.PHONY: help smartredis demo demo-mpi demo-database demo-training test test-all lint type docs bench bench-databases coverage wheel clean ml
 help:
 	@echo "make demo      a real parameter sweep of LAMMPS, from nothing; says where the results are"
 	@echo "make demo-mpi  the same with every member on 2 MPI ranks"
 	@echo "make demo-database  two producers and a consumer of tensors, with a database beside them"
+	@echo "make demo-training  simulations, and a network that learns from them while they use it (needs PyTorch)"
 	@echo "make test      the fast test suite"
 	@echo "make test-all  every test, also the slow ones     make coverage  the coverage gate of the pure layers"
 	@echo "make ml        torch, TensorFlow, onnxruntime and LiteRT, which some tests and benchmarks need (2 GB)"
@@ -23,6 +24,10 @@ $(VENV)/.made:
 
 $(VENV)/.demo: $(VENV)/.made pyproject.toml
 	$(PIP) install -e '.[demo]'
+	touch $@
+
+$(VENV)/.torch: $(VENV)/.demo
+	$(PIP) install -e '.[demo,torch]'
 	touch $@
 
 $(VENV)/.test: $(VENV)/.made pyproject.toml
@@ -64,6 +69,9 @@ demo-mpi: $(VENV)/.demo
 
 demo-database: $(VENV)/.demo
 	$(BIN)/python examples/key_prefixing/experiment.py
+
+demo-training: $(VENV)/.torch
+	$(BIN)/python examples/online_training/experiment.py
 
 test: $(VENV)/.test
 	$(BIN)/python -m pytest -m "not slow" -n 2 --dist loadfile

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import hashlib
 import re
 import signal
@@ -192,6 +193,7 @@ class Loop:
         fetched = self._fetch()
         digest = Digest(fetched[6])
         runner = self._objects.get(task.object) or self._objects.load(task.object, fetched)
+        gc.freeze()  # what a framework made need not be looked through again and again
         counts = [-1 if count is None else count for count in (runner.inputs, runner.outputs)]
         return protocol.loaded(task.number, counts[0], counts[1], digest.result()), ()
 

@@ -103,7 +103,7 @@ async def test_a_worker_killed_during_a_run(exp: Experiment) -> None:
     """The one who waits for that run gets an error, and the database goes on."""
     db = await started(exp, intra_op_threads=1)
     async with asim.Client(db.get_address()[0]) as client, anyio.create_task_group() as group:
-        await client.put_tensor("n", np.array([20_000, 20_000, 1], np.int64))
+        await client.put_tensor("n", np.array([10_000, 10_000, 1], np.int64))
         await client.set_model("slow", _slow_model(), "ONNX", "CPU")
         (worker,) = workers(db)
         group.start_soon(_kill_when_busy, worker)
@@ -216,7 +216,7 @@ async def test_a_model_beyond_its_time(exp: Experiment) -> None:
     """A run that takes longer than model_execution_timeout is an error, and the database goes on with a new worker."""
     db = await started(exp, model_execution_timeout=500, intra_op_threads=1)
     async with asim.Client(db.get_address()[0]) as client:
-        await client.put_tensor("n", np.array([20_000, 20_000, 1], np.int64))
+        await client.put_tensor("n", np.array([10_000, 10_000, 1], np.int64))
         await client.set_model("slow", _slow_model(), "ONNX", "CPU")
         with anyio.fail_after(DEADLINE), pytest.raises(DatabaseError):
             await client.run_model("slow", inputs=["n"], outputs=["y"])

@@ -646,7 +646,11 @@ def test_results_outlive_the_server(make_server: Callable[..., RedisServer]) -> 
 
 def test_results_reach_replicas(make_server: Callable[..., RedisServer]) -> None:
     """A replica, which has no workers, gets the outputs of its master's runs, and the models."""
-    with make_server(module_args=("WORKERS",)) as server, FakeWorker(server) as worker, server.client() as db:
+    with (
+        make_server("--repl-diskless-sync-delay", "0", module_args=("WORKERS",)) as server,
+        FakeWorker(server) as worker,
+        server.client() as db,
+    ):
         store(server, worker, "m")
         with make_server("--replicaof", "127.0.0.1", str(server.port)) as replica, replica.client() as other:
             until(lambda: other.info("replication")["master_link_status"] == "up", what="the replica's link")
