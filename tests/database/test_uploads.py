@@ -120,6 +120,7 @@ async def test_everything_is_there_before_a_model_starts(exp: Experiment, shards
     assert stores(db) == [4] * shards
 
 
+@pytest.mark.slow
 async def test_members_share_one_upload(exp: Experiment) -> None:
     """The objects of an ensemble are stored once, however many members and models have them."""
     db = await deployed(exp)
@@ -133,6 +134,7 @@ async def test_members_share_one_upload(exp: Experiment) -> None:
 
 
 @pytest.mark.parametrize("shards", [1, CLUSTER])
+@pytest.mark.slow
 async def test_a_restart_sends_nothing_again(exp: Experiment, shards: int) -> None:
     """What is there is only looked at; what somebody removed or replaced meanwhile is stored again."""
     db = await deployed(exp, shards)
@@ -155,6 +157,7 @@ async def test_a_restart_sends_nothing_again(exp: Experiment, shards: int) -> No
     assert b"timestwo" in connect(db, shard).execute_command("AI.SCRIPTGET", key, "SOURCE")
 
 
+@pytest.mark.slow
 async def test_a_file_that_changed_is_sent_again(exp: Experiment) -> None:
     """The same object with new contents in its file takes the place of the old ones."""
     Path("m.onnx").write_bytes(onnx_model(2))
@@ -169,6 +172,7 @@ async def test_a_file_that_changed_is_sent_again(exp: Experiment) -> None:
     assert blob(db, b"m") == onnx_model(3)
 
 
+@pytest.mark.slow
 async def test_databases_are_chosen_by_name(exp: Experiment) -> None:
     """An object goes to the databases that were named; without names to all; an unknown name is refused."""
     one, two = exp.create_database(port=0, db_identifier="one"), exp.create_database(port=0, db_identifier="two")
@@ -196,6 +200,7 @@ async def test_no_database_is_an_error(exp: Experiment) -> None:
     assert not os.path.exists("exp")
 
 
+@pytest.mark.slow
 async def test_two_objects_under_one_key(exp: Experiment) -> None:
     """Two models of one start, and one that comes later, may not want different objects under one key."""
     db = await deployed(exp)
@@ -241,6 +246,7 @@ async def test_a_failure_starts_nothing(exp: Experiment) -> None:
     await until(lambda: all(job.status.terminal for job in exp._session.monitor.jobs))
 
 
+@pytest.mark.slow
 async def test_large_files_come_in_blocks(exp: Experiment, monkeypatch: pytest.MonkeyPatch) -> None:
     """A model of several blocks arrives whole."""
     from asim.database import sending
@@ -256,6 +262,7 @@ async def test_large_files_come_in_blocks(exp: Experiment, monkeypatch: pytest.M
         assert hashlib.sha256(blob(db, name.encode())).digest() == hashlib.sha256(data).digest()
 
 
+@pytest.mark.slow
 async def test_progress_is_told(exp: Experiment, caplog: pytest.LogCaptureFixture) -> None:
     """Many objects are announced, and what was done is in the log and among the events of the database's job."""
     db = await deployed(exp)
@@ -276,6 +283,7 @@ async def test_progress_is_told(exp: Experiment, caplog: pytest.LogCaptureFixtur
 
 
 @pytest.mark.parametrize("shards", [1, CLUSTER])
+@pytest.mark.slow
 async def test_upload_at_any_time(exp: Experiment, shards: int) -> None:
     """The same without a start; again it sends nothing; with ``replace`` another object may take a name."""
     db = await deployed(exp, shards)
@@ -291,6 +299,7 @@ async def test_upload_at_any_time(exp: Experiment, shards: int) -> None:
     assert [blob(db, key, shard) for shard, key in keys(db, "double")] == [onnx_model(7)] * shards
 
 
+@pytest.mark.slow
 async def test_another_experiment_finds_them_there(exp: Experiment) -> None:
     """A database that was found again: what is in it already is recognised by its digest, and the rest is stored."""
     db = await deployed(exp)
@@ -329,6 +338,7 @@ async def test_upload_refuses_what_cannot_be(exp: Experiment) -> None:
     assert stores(db) == [0]
 
 
+@pytest.mark.slow
 async def test_a_cancelled_upload_can_be_repeated(exp: Experiment, monkeypatch: pytest.MonkeyPatch) -> None:
     """Cancelled in the middle of a model, nothing half is there, connections are closed, and the next one works."""
     from asim.database import sending
@@ -383,6 +393,7 @@ async def test_a_cancelled_start_starts_nothing(exp: Experiment, monkeypatch: py
     assert Path("ran").exists()
 
 
+@pytest.mark.slow
 async def test_uploads_at_the_same_time(exp: Experiment) -> None:
     """The same object from several callers at once is stored once."""
     db = await deployed(exp)
@@ -394,6 +405,7 @@ async def test_uploads_at_the_same_time(exp: Experiment) -> None:
 
 
 @pytest.mark.parametrize("end", ["cancel", "kill"])
+@pytest.mark.slow
 async def test_a_server_that_goes_away(exp: Experiment, end: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """A database that ends during an upload is an error with the object's name, in time."""
     from asim.database import sending
@@ -441,6 +453,7 @@ async def test_colocated(exp: Experiment, kind: str) -> None:
     await run(exp, app)
 
 
+@pytest.mark.slow
 async def test_colocated_and_standard(exp: Experiment) -> None:
     """Objects go to the colocated database, unless a standard one is named."""
     db = await deployed(exp)

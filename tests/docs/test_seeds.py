@@ -253,6 +253,7 @@ async def test_model_ml_model_on_gpus(home, database, cnn):
         await starts_or_says_why(exp, db, smartsim_model)
 
 
+@pytest.mark.slow
 async def test_model_function_and_script_on_gpus(home, database):
     """Model, "TorchScript functions" and "TorchScript Scripts": keys for each GPU, and an honest refusal without one."""
     needs("torch")
@@ -277,6 +278,7 @@ async def test_model_function_and_script_on_gpus(home, database):
         await starts_or_says_why(exp, db, smartsim_model)
 
 
+@pytest.mark.slow
 async def test_ensemble_functions_and_scripts(home, database):
     """Ensemble, "TorchScript functions" and "TorchScript Scripts": a Python function and a file, and both run."""
     needs("torch")

@@ -29,6 +29,7 @@ def need_compiler() -> None:
         missing("there is no C compiler")
 
 
+@pytest.mark.slow
 def test_builds_without_a_warning(tmp_path: Path) -> None:
     """The sources compile, also pedantically and with every warning an error; only OnLoad is visible; nothing is left over."""
     need_compiler()
@@ -40,6 +41,7 @@ def test_builds_without_a_warning(tmp_path: Path) -> None:
     assert b"RedisModule_OnLoad" in out.read_bytes()
 
 
+@pytest.mark.slow
 def test_command_line(tmp_path: Path) -> None:
     """`python -m asim.engine.build -o FILE` prints the file that it made."""
     need_compiler()

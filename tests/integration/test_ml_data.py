@@ -457,6 +457,7 @@ def test_time_limits_of_the_blocking_face(address: str, uploader: SyncTrainingDa
         list(impatient)
 
 
+@pytest.mark.slow
 async def test_a_producer_that_dies(down: DataDownloader, address: str) -> None:
     """What a producer had put in the list when it was killed is used; what it was putting is never seen."""
     code = (
@@ -597,6 +598,7 @@ def produce_in(address: str) -> None:
 
 
 @pytest.mark.parametrize("info", [True, False])
+@pytest.mark.slow
 def test_the_real_smartredis(address: str, uploader: SyncTrainingDataUploader, info: bool) -> None:
     """What the uploader stores is what SmartRedis reads, and what SmartSim's uploader stores (by it) is read here."""
     python = interpreter()
@@ -655,6 +657,7 @@ def collected(loader: Any) -> list[int]:
     ("workers", "method"), [(0, None), (2, "fork"), pytest.param(2, "spawn", marks=pytest.mark.slow)]
 )
 @pytest.mark.timeout(120)
+@pytest.mark.slow
 def test_torch_loaders(
     address: str, uploader: SyncTrainingDataUploader, loaders: Any, workers: int, method: Any
 ) -> None:
@@ -700,6 +703,7 @@ next(loader)
 
 
 @pytest.mark.timeout(60)
+@pytest.mark.slow
 def test_orphaned_torch_workers_end(address: str, loaders: Any) -> None:
     """Workers that wait for data without a time limit end when the process that they are for is killed."""
     root = str(Path(asim.__file__).parents[1])
