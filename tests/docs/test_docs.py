@@ -105,7 +105,7 @@ def test_examples_run(page, home):
     if re.search(r"create_database|colocate_db", page.read_text()) and not find_server(dict(os.environ)):
         missing("there is no redis-server")
     for package in ("onnx", "onnxruntime", "torch"):
-        if page.name == "ml-models.md" and find_spec(package) is None:
+        if page.name in ("ml-models.md", "inference.md") and find_spec(package) is None:
             missing(f"{package} is not installed")
     namespace: dict[str, object] = {"__name__": "__main__"}
     with asyncio.Runner() as runner:
