@@ -4,7 +4,7 @@ VENV   ?= .venv
 BIN     = $(VENV)/bin
 PIP     = $(BIN)/python -m pip --disable-pip-version-check -q
 
-.PHONY: help smartredis demo demo-mpi demo-database demo-inference demo-training test test-all lint type docs bench bench-databases coverage wheel clean ml
+.PHONY: help smartredis demo demo-mpi demo-database demo-inference demo-training test test-all lint type docs bench bench-databases bench-inference coverage wheel clean ml
 help:
 	@echo "make demo      a real sweep of LAMMPS with a database and a network in it, from nothing; says where the results are"
 	@echo "make demo-mpi  the same with every member on 2 MPI ranks"
@@ -75,7 +75,7 @@ demo-inference: $(VENV)/.demo
 	$(BIN)/python examples/online_inference/smoke.py
 
 demo-training: $(VENV)/.torch
-	$(BIN)/python examples/online_training/experiment.py
+	$(BIN)/python examples/online_training/train.py
 
 test: $(VENV)/.test
 	$(BIN)/python -m pytest -m "not slow" -n 2 --dist loadfile
@@ -111,6 +111,9 @@ bench: $(VENV)/.bench
 bench-databases: $(VENV)/.bench
 	$(BIN)/python benchmarks/databases.py
 	$(BIN)/python benchmarks/tensors.py
+
+bench-inference: $(VENV)/.bench ml smartredis
+	$(BIN)/python benchmarks/inference.py
 
 clean:
 	rm -rf $(VENV) $(VENV)-smartredis site build dist .mypy_cache .ruff_cache .hypothesis

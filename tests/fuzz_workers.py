@@ -1,12 +1,14 @@
 """Random clients and random workers on one engine: ``python -m tests.fuzz_workers STEPS [--seed N] [--module FILE]``.
 
-Clients run models and scripts, store and delete them, change types of keys, and leave; workers answer rightly, wrongly, not at
-all, or die. Whatever they do, the server lives, and every client that stays gets exactly one answer to each command.
+Clients run models and scripts, store and delete them, change types of keys, move them between databases, let them expire, use
+transactions, end each other, and leave; workers fetch models, use shared memory or none, answer rightly, wrongly, not at all,
+or die. Whatever they do, the server lives, and every client that stays gets exactly one answer to each command.
 """
 
 from __future__ import annotations
 
 import argparse
+import os
 import random
 import select
 import socket
@@ -18,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from asim.engine import protocol
-from asim.engine.protocol import CALL, LOAD, RUN, Task
+from asim.engine.protocol import CALL, LOAD, RUN, SHARED, Task
 
 from .fuzz_engine import encoded
 from .servers import RedisServer
@@ -27,6 +29,8 @@ DEVICES = ("CPU", "CPU:1", "GPU")
 KEYS = ("a", "b", "c")
 OBJECTS = ("m", "n", "s", "t")
 MOST_CLIENTS, MOST_WORKERS = 40, 5
+IDS, MANY = 200, 300_000
+"""Connections whose numbers are below the first may be ended by others; the second is a tensor for shared memory."""
 PATIENCE = 30.0
 
 
@@ -41,11 +45,13 @@ class End:
 
     def receive(self) -> bool:
         """Take what has come; False at the end."""
-        if select.select([self.socket], [], [], 0)[0]:
+        if not select.select([self.socket], [], [], 0)[0]:
+            return True
+        with suppress(ConnectionResetError):
             data = self.socket.recv(1 << 20)
             self.data += data
             return bool(data)
-        return True
+        return False
 
 
 class Caller(End):
@@ -54,40 +60,68 @@ class Caller(End):
     waiting = 0
 
     def replies(self) -> list[str]:
-        """The answers that came: all commands here have answers of one line."""
+        """The first lines of the answers that came."""
         found = []
-        while self.waiting and b"\r\n" in self.data:
-            line, _, self.data = self.data.partition(b"\r\n")
-            assert line[:1] in b"+-:", line
+        while self.waiting and (reply := one_reply(self.data)):
+            line, self.data = reply
             found.append(line.decode("utf-8", "replace")[:50])
             self.waiting -= 1
         assert self.waiting or not self.data, f"an answer to nothing: {self.data!r}"
         return found
 
 
-class Helper(End):
-    """A worker."""
+def one_reply(data: bytes) -> tuple[bytes, bytes] | None:
+    """The first line of a reply, and what follows the reply; None while it is not complete."""
+    line, end, rest = data.partition(b"\r\n")
+    if not end:
+        return None
+    assert line[:1] in b"+-:$*", line
+    if line[:1] == b"$" and line != b"$-1":
+        size = int(line[1:]) + 2
+        return (line, rest[size:]) if len(rest) >= size else None
+    for _ in range(int(line[1:]) if line[:1] == b"*" else 0):
+        if (item := one_reply(rest)) is None:
+            return None
+        rest = item[1]
+    return line, rest
 
-    def __init__(self, server: RedisServer, device: str) -> None:
+
+class Helper(End):
+    """A worker; whether it ``shares`` the server's memory."""
+
+    def __init__(self, server: RedisServer, device: str, shares: bool = False) -> None:
         super().__init__(server)
         self.tasks: list[Task] = []
-        self.socket.sendall(encoded(["ASIM.DONE", protocol.hello(1, device)]) + protocol.NEXT)
+        self.fetching = False
+        self._files = f"/proc/{server.pid}/fd"
+        self.socket.sendall(encoded(["ASIM.DONE", protocol.hello(1, device, shares)]) + protocol.NEXT)
 
     def tasks_come(self) -> bool:
         """Take tasks; False when the server has ended it."""
         if not self.receive() or self.data.startswith(b"-"):
             return False
-        if not self.tasks and self.data.startswith(b"$"):
-            head, _, rest = self.data.partition(b"\r\n")
-            size = int(head[1:])
-            if len(rest) >= size + 2:
-                self.tasks, self.data = protocol.read_tasks(rest[:size]), rest[size + 2 :]
+        reply = one_reply(self.data)
+        if reply and self.fetching:
+            self.fetching, self.data = False, reply[1]
+        elif reply and not self.tasks:
+            body = self.data[len(reply[0]) + 2 : len(self.data) - len(reply[1]) - 2]
+            self.tasks, self.data = self._read(body), reply[1]
         return True
+
+    def _read(self, body: bytes) -> list[Task]:
+        tasks = protocol.read_tasks(body)
+        if tasks[0].kind != SHARED:
+            return tasks
+        with suppress(OSError), open(f"{self._files}/{tasks[0].number}", "rb") as file:
+            return protocol.read_tasks(os.pread(file.fileno(), tasks[0].object, 0))
+        return []  # it was ended meanwhile
 
     def answer(self, rng: random.Random, good: bool) -> None:
         """Answer the first task."""
         task, self.tasks = self.tasks[0], self.tasks[1:]
-        message = encoded(["ASIM.DONE", *self.words(task, rng, good)])
+        head, *outputs = self.words(task, rng, good)
+        head = protocol.keeping(head) if rng.random() < 0.1 else head
+        message = encoded(["ASIM.DONE", head, *outputs])
         self.socket.sendall(message + (b"" if self.tasks else protocol.NEXT))
 
     def words(self, task: Task, rng: random.Random, good: bool) -> list[bytes]:
@@ -125,16 +159,11 @@ def command(rng: random.Random) -> list[Any]:
         ]
     )
     run = ["AI.MODELEXECUTE", name, "INPUTS", len(inputs), *inputs, "OUTPUTS", 1, out, *limit]
-    store = [
-        "AI.MODELSTORE",
-        rng.choice("mn"),
-        "ONNX",
-        rng.choice(DEVICES),
-        *batch,
-        "BLOB",
-        rng.randbytes(rng.choice([3, 3000])),
-    ]
-    tensor = ["AI.TENSORSET", key, "FLOAT", *rng.choice([(1, 2), (2, 2), (3, 2), (2, 3), (4,)])]
+    blob = rng.randbytes(rng.choice([3, 3000, MANY]))
+    store = ["AI.MODELSTORE", rng.choice("mn"), "ONNX", rng.choice(DEVICES), *batch, "BLOB", blob]
+    tensor = ["AI.TENSORSET", key, "FLOAT", *rng.choice([(1, 2), (2, 2), (3, 2), (2, 3), (4,), (1, MANY)])]
+    if rng.random() < 0.15:
+        return other_command(rng)
     return rng.choices(
         [
             run, store, tensor,
@@ -146,6 +175,20 @@ def command(rng: random.Random) -> list[Any]:
             ["ASIM.WORKER", "FAILED", rng.choice(DEVICES), "why"], ["ASIM.PREPARE", "TORCH", rng.choice(DEVICES)],
         ],
         [40, 8, 20, 8, 4, 4, 3, 2, 0.3, 2, 1, 2, 0.3, 0.5],
+    )[0]  # fmt: skip
+
+
+def other_command(rng: random.Random) -> list[Any]:
+    """What moves keys, ends clients, or makes transactions."""
+    key, place = rng.choice([*KEYS, *OBJECTS, "y"]), rng.randrange(3)
+    return rng.choices(
+        [
+            ["SELECT", place], ["PEXPIRE", key, rng.choice([1, 5, 50])], ["MOVE", key, place], ["SWAPDB", 0, place],
+            ["COPY", key, rng.choice("mnst"), "DB", place, "REPLACE"], ["RESET"], ["MULTI"], ["EXEC"], ["DISCARD"],
+            ["CLIENT", "KILL", "ID", rng.randrange(IDS)], ["CLIENT", "UNBLOCK", rng.randrange(IDS), "ERROR"],
+            ["AI.MODELRUN", rng.choice("mn"), "INPUTS", key, key, "OUTPUTS", key, key],
+        ],
+        [6, 4, 2, 1, 4, 1, 3, 6, 1, 2, 1, 6],
     )[0]  # fmt: skip
 
 
@@ -167,7 +210,7 @@ class Fuzz:
         elif choice < 0.53 and self.callers:
             self.callers.pop(rng.randrange(len(self.callers))).socket.close()
         elif choice < 0.56 and len(self.helpers) < MOST_WORKERS:
-            self.helpers.append(Helper(self.server, rng.choice(DEVICES)))
+            self.helpers.append(Helper(self.server, rng.choice(DEVICES), rng.random() < 0.5))
         elif choice < 0.57 and self.helpers:
             self.helpers.pop(rng.randrange(len(self.helpers))).socket.close()
         else:
@@ -184,7 +227,8 @@ class Fuzz:
             free = self.callers[-1:]
         one = rng.choice(free)
         commands = [command(rng) for _ in range(rng.choice([1, 1, 1, 3]))]
-        one.socket.sendall(b"".join(map(encoded, commands)))
+        with suppress(BrokenPipeError):
+            one.socket.sendall(b"".join(map(encoded, commands)))
         one.waiting = len(commands)
 
     def work(self, good: bool) -> None:
@@ -192,16 +236,20 @@ class Fuzz:
             if not one.tasks_come():
                 self.helpers.remove(one)
                 one.socket.close()
-        busy = [one for one in self.helpers if one.tasks]
+        busy = [one for one in self.helpers if one.tasks and not one.fetching]
         if busy:
+            one = self.rng.choice(busy)
             with suppress(BrokenPipeError):  # the server ended it, which the next look tells
-                self.rng.choice(busy).answer(self.rng, good)
+                if one.tasks[0].kind in (RUN, CALL, LOAD) and self.rng.random() < 0.1:
+                    one.fetching = True
+                    one.socket.sendall(encoded(["ASIM.FETCH"]))
+                else:
+                    one.answer(self.rng, good)
 
     def listen(self) -> None:
+        self.callers = [one for one in self.callers if not one.waiting or one.receive()]  # others may end it
         for one in self.callers:
-            if one.waiting:
-                assert one.receive(), "the server closed a client's connection"
-                self.answered.update(one.replies())
+            self.answered.update(one.replies() if one.waiting else ())
 
     def finish(self) -> None:
         """Good workers for everything: then nobody may be left without an answer."""

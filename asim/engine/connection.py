@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import socket
 import sys
-import time
 from collections.abc import Sequence
 from typing import Any
 
@@ -18,8 +17,6 @@ PIECES = 512
 """Pieces in one ``sendmsg``; the kernel takes 1024 (IOV_MAX)."""
 BUFFER = 4 << 20
 """Bytes of the socket's own buffers, as far as the system allows."""
-SPIN_S = 0.0
-"""Seconds in which a worker asks again and again whether something has come, before it sleeps."""
 
 
 class Refused(Exception):
@@ -65,8 +62,11 @@ class Connection:
             parts.append(b"*%d\r\n" % len(words))
             for word in words:
                 size = len(word) if type(word) is bytes else word.nbytes
-                parts += (b"$%d\r\n" % size, word, b"\r\n")
                 whole += size
+                if size <= SMALL:
+                    parts.append(b"$%d\r\n%b\r\n" % (size, word))
+                else:
+                    parts += (b"$%d\r\n" % size, word, b"\r\n")
         parts.append(then)
         if whole <= SMALL:
             self._socket.sendall(b"".join(parts))
@@ -100,13 +100,6 @@ class Connection:
         return self._large(size, self._room(size + 2))
 
     def _receive(self) -> int:
-        if SPIN_S:
-            patience = time.perf_counter() + SPIN_S
-            while time.perf_counter() < patience:
-                try:
-                    return self._some(self._socket.recv_into(self._view, 0, socket.MSG_DONTWAIT))
-                except BlockingIOError:
-                    continue
         return self._some(self._socket.recv_into(self._view))
 
     @staticmethod

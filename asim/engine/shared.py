@@ -6,6 +6,7 @@ import mmap
 import os
 import socket
 import struct
+import sys
 
 from .protocol import Task
 
@@ -59,7 +60,9 @@ class Shared:
         """Whether somebody still uses the message: then the server must not write there any more."""
         try:
             self._view.release()
+            used = sys.getrefcount(self._map) > 2  # numpy's arrays refer to the map, and export nothing of it
         except BufferError:
+            used = True
+        if used:
             self._map = None
-            return True
-        return False
+        return used

@@ -29,6 +29,8 @@ STEADY = 10.0
 """Seconds after which the end of a worker is the first in a row."""
 HOPELESS = 3
 """After so many in a row that ended without reaching the server, its clients are told."""
+MOST_DEVICES = 32
+"""So many devices have workers: any client can name more and more, and each would be processes."""
 ATTACHED_WITHIN = 60.0
 """Seconds in which a worker must reach the server."""
 TAIL = 600
@@ -156,7 +158,9 @@ class Place:
         """What was printed since the last one was started, shortened."""
         try:
             with open(self._wanted.log, "rb") as file:
-                file.seek(max(self._printed, file.seek(0, os.SEEK_END) - TAIL))
+                end = file.seek(0, os.SEEK_END)
+                begin = self._printed if self._printed < end else 0  # nothing yet: what the one before said
+                file.seek(max(begin, end - TAIL))
                 return " ".join(file.read().decode("utf-8", "replace").split())
         except OSError as exc:
             return str(exc)
@@ -201,8 +205,10 @@ class Supervisor:
             except OSError:
                 self._stopped.wait(AGAIN)
             except Refused as exc:
-                print(f"asim: no inference: {exc}", file=sys.stderr, flush=True)
-                return
+                if "unknown command" in str(exc) or "no inference" in str(exc):
+                    print(f"asim: no inference: {exc}", file=sys.stderr, flush=True)
+                    return
+                self._stopped.wait(AGAIN)  # it has no room, or is loading, or its cluster is down: that may pass
 
     def _attend(self) -> None:
         """One connection. SIGCHLD, which the main loop waits for anyway, wakes that."""
@@ -217,33 +223,43 @@ class Supervisor:
     def tend(self) -> float:
         """Start what is wanted, reap what has ended, start that again. Seconds until this should be done again."""
         now, pause = time.monotonic(), LONG
-        workers = self._wanted.per_device * len(self._devices)
         for device in self._devices:
-            if device not in self._places:
-                self._places[device] = [Place(device, self._wanted, workers) for _ in range(self._wanted.per_device)]
-            for place in self._places[device]:
+            if device not in self._places and len(self._places) < MOST_DEVICES:
+                self._places[device] = self._new(device)
+            for place in self._places.get(device, ()):
                 pause = min(pause, place.tend(now))
-            self._judge(device)
+        self._judge()
         if self._places:
             rotate(self._wanted.log)
         return pause
 
-    def _judge(self, device: str) -> None:
-        """Tell the server when there will be no workers of a device: once, until one reaches it."""
-        lost = min(self._places[device], key=lambda place: place.lost)
-        if lost.lost < HOPELESS:
-            self._told.discard(device)
-        elif device not in self._told:
-            self._told.add(device)
-            threading.Thread(target=self._tell, args=(device, lost.words()), daemon=True).start()
+    def _new(self, device: str) -> list[Place]:
+        workers = self._wanted.per_device * min(len(self._devices), MOST_DEVICES)
+        return [Place(device, self._wanted, workers) for _ in range(self._wanted.per_device)]
 
-    def _tell(self, device: str, words: str) -> None:
+    def _judge(self) -> None:
+        """Tell the server of which devices there will be no workers: once, until one reaches it."""
+        news = {}
+        for device in self._devices:
+            lost = min(self._places.get(device, ()), key=lambda place: place.lost, default=None)
+            if lost and lost.lost < HOPELESS:
+                self._told.discard(device)
+            elif device not in self._told:
+                news[device] = lost.words() if lost else f"{MOST_DEVICES} other devices have some, and no more can"
+        if news:
+            self._told.update(news)
+            threading.Thread(target=self._tell, args=(news,), daemon=True).start()
+
+    def _tell(self, news: Mapping[str, str]) -> None:
         try:
             with closing(Talk(self._wanted.socket, ATTACHED_WITHIN)) as talk:
                 talk("AUTH", ADMIN, self._wanted.secret)
-                talk("ASIM.WORKER", "FAILED", device, words)
+                for device, words in news.items():
+                    talk("ASIM.WORKER", "FAILED", device, words)
         except (OSError, Refused) as exc:
-            print(f"asim: the server could not be told that {device} has no workers: {exc}", file=sys.stderr)
+            shown = ", ".join(news)
+            print(f"asim: the server could not be told that there are no workers: {shown}: {exc}", file=sys.stderr)
+            self._told.difference_update(news)  # so it is tried again
 
     def stop(self) -> None:
         """End all workers now."""

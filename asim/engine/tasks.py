@@ -14,7 +14,7 @@ from typing import Any
 from . import protocol
 from .backends import WRONG_OUTPUTS, BackendError, Threads, backend_of
 from .connection import Connection
-from .protocol import Task
+from .protocol import RUN, Task
 from .shared import Shared
 
 Answer = tuple[bytes, Sequence[Any]]
@@ -93,8 +93,12 @@ class Objects:
 
     def drop(self, numbers: Sequence[int]) -> None:
         """Forget some."""
-        for number in numbers:
-            self._loaded.pop(number, None)
+        gone = [self._loaded.pop(number, None) for number in numbers]
+        if any(getattr(one, "circular", False) for one in gone):
+            gone.clear()
+            gc.unfreeze()
+            gc.collect()  # nothing else frees what refers to itself
+            gc.freeze()
 
 
 def _text(data: Any) -> str:
@@ -133,29 +137,35 @@ class Loop:
             if shared:
                 data = self._shared.data(tasks[0])
                 tasks = protocol.read_tasks(data)
-            answers = [self.answer(task, data) for task in tasks]
+            answers = self.answers(tasks, data)
             del data  # its memory may be used again
             if shared and self._shared.kept():
                 answers = [(protocol.keeping(head), outputs) for head, outputs in answers]
             self._connection.send_all([(b"ASIM.DONE", head, *outputs) for head, outputs in answers], protocol.NEXT)
             del answers
 
-    def answer(self, task: Task, data: bytes | bytearray | memoryview) -> Answer:
-        """Do a task, within its time.
+    def answers(self, tasks: Sequence[Task], data: bytes | bytearray | memoryview) -> list[Answer]:
+        """Do tasks, each within its time.
 
-        :param data: where its tensors are.
+        :param data: where their tensors are.
         """
-        if task.limit_ms:
-            self._deadlines.start(self, task.limit_ms)
-        try:
-            if task.kind == protocol.RUN:
-                return self._run(task, data)
-            return self._others[task.kind](task, data)
-        except Exception as exc:  # noqa: BLE001  (frameworks raise anything)
-            return protocol.failed(task.number, words_of(exc)), ()
-        finally:
-            if task.limit_ms:
-                self._deadlines.stop(self)
+        limit, found = 0, []
+        for task in tasks:
+            if task.limit_ms != limit:  # those that came together mostly have the same, which counts for all of them
+                self._limit(limit := task.limit_ms)
+            try:
+                found.append(self._run(task, data) if task.kind == RUN else self._others[task.kind](task, data))
+            except Exception as exc:  # noqa: BLE001  (frameworks raise anything)
+                found.append((protocol.failed(task.number, words_of(exc)), ()))
+        if limit:
+            self._limit(0)
+        return found
+
+    def _limit(self, limit_ms: int) -> None:
+        if limit_ms:
+            self._deadlines.start(self, limit_ms)
+        else:
+            self._deadlines.stop(self)
 
     def _run(self, task: Task, data: Any) -> Answer:
         runner = self._objects.get(task.object) or self._fetched(task)
@@ -181,16 +191,26 @@ class Loop:
         return protocol.done(task.number, took, heads), outputs
 
     def _fetched(self, task: Task) -> Any:
-        return self._objects.load(task.object, self._fetch())
+        return self._objects.load(task.object, self._fetch(task))
 
-    def _fetch(self) -> list[Any]:
+    def _fetch(self, task: Task) -> list[Any]:
         fetched: list[Any] = self._connection.command(b"ASIM.FETCH")
         if isinstance(fetched[6], list):  # it is large
             fetched[6] = self._shared.copy(*fetched[6])
+        if task.limit_ms:
+            self._import(_text(fetched[1]), task.limit_ms)
         return fetched
 
+    def _import(self, backend: str, limit_ms: int) -> None:
+        """Import a framework while no time counts: that is the task's own, and a new worker's first one may need seconds."""
+        self._deadlines.stop(self)
+        try:
+            backend_of(backend).prepare()
+        finally:
+            self._deadlines.start(self, limit_ms)
+
     def _load(self, task: Task, data: Any) -> Answer:
-        fetched = self._fetch()
+        fetched = self._fetch(task)
         digest = Digest(fetched[6])
         runner = self._objects.get(task.object) or self._objects.load(task.object, fetched)
         gc.freeze()  # what a framework made need not be looked through again and again

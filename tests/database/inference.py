@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import socket
 import struct
 import threading
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import anyio
 import numpy as np
@@ -59,6 +61,19 @@ async def computes(worker: int, seconds: float = 0.1) -> None:
     process = psutil.Process(worker)
     before = sum(process.cpu_times()[:2])
     await until(lambda: sum(process.cpu_times()[:2]) > before + seconds)
+
+
+def attached(db: Orchestrator) -> set[int]:
+    """The connections of workers, as the server knows them."""
+    rows = connect(db, username="asim", password=db._handle.secret).client_list()
+    return {int(row["id"]) for row in rows if row["user"] == "asim-worker"}
+
+
+async def kill(db: Orchestrator, worker: int) -> None:
+    """End the only worker, and wait until the server knows."""
+    before = attached(db)
+    os.kill(worker, signal.SIGKILL)
+    await until(lambda: not before & attached(db))
 
 
 # -- models
@@ -151,6 +166,12 @@ class Waiting:
         self.id = self.connection.read_response()
         self.connection.send_command(*words)
 
+    def send(self, *words: object) -> Any:
+        """Read an answer, and send another command."""
+        said = self.connection.read_response()
+        self.connection.send_command(*words)
+        return said
+
     def result(self) -> Any:
         """The answer, or the error's text."""
         try:
@@ -193,7 +214,7 @@ class Pings:
             assert self._socket.recv(7) == b"+PONG\r\n"
             self.times.append(1000 * (time.perf_counter() - begin))
 
-    def __enter__(self) -> Pings:
+    def __enter__(self) -> Self:
         self._thread.start()
         return self
 

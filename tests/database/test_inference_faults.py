@@ -21,7 +21,21 @@ from tests.integration.ml_models import need
 
 from .conftest import connect, node_pids, pids
 from .inference import (
-    DEADLINE, Waiting, computes, count, growing_model, mlp_works, number, prepared, said, started, store, tensor, workers,
+    DEADLINE,
+    Waiting,
+    X,
+    computes,
+    count,
+    growing_model,
+    kill,
+    mlp_works,
+    number,
+    prepared,
+    said,
+    started,
+    store,
+    tensor,
+    workers,
 )  # fmt: skip
 from .test_faults import small_disk as small_disk
 
@@ -56,6 +70,7 @@ async def test_a_worker_killed_during_a_run(exp: Experiment) -> None:
     assert f"worker {worker} of CPU was killed by SIGKILL" in said(db)
 
 
+@pytest.mark.slow
 async def test_a_model_that_hangs_past_its_timeout(exp: Experiment) -> None:
     """The error comes at TIMEOUT; the worker is killed some seconds after that, and the next request is served."""
     db = await started(exp)
@@ -88,13 +103,28 @@ async def test_no_run_is_longer_than_the_execution_timeout(exp: Experiment, with
     client = prepared(db)
     (worker,) = workers(db)
     if without == "worker":
-        os.kill(worker, signal.SIGKILL)  # the limit is for the run, and not for the start of a worker
+        await kill(db, worker)  # the limit is for the run, and not for the start of a worker
     hangs = Waiting(db, *count("forever"))
     await hangs.is_blocked(db)
     behind = Waiting(db, *count("few", "z"))
     assert ENDED in await hangs.answer()
     assert await behind.answer() == b"OK"
     assert number(client, "z") == 4.0
+
+
+@pytest.mark.slow
+async def test_the_import_of_a_framework_is_not_counted(exp: Experiment) -> None:
+    """Importing torch takes longer than a run may: models are stored and run all the same, also by a worker that is new."""
+    need("torch")
+    db = await started(exp, model_execution_timeout=500)
+    client = connect(db, socket_timeout=DEADLINE)
+    tensor(client, "X", X)
+    store(client, "mlp", models.torch_mlp(), "TORCH")
+    assert mlp_works(client)
+    for _ in range(3):
+        await kill(db, workers(db)[0])
+        assert mlp_works(client)
+    assert "SIGALRM" not in said(db)
 
 
 async def test_a_model_that_kills_workers_is_quarantined(exp: Experiment) -> None:
@@ -140,7 +170,7 @@ async def test_a_crash_inside_the_framework(exp: Experiment) -> None:
     client = prepared(db)
     client.execute_command("AI.SCRIPTSET", "bad", "CPU", "SOURCE", CRASH)
     (worker,) = workers(db)
-    words = "AI.SCRIPTEXECUTE", "bad", "crash", "INPUTS", 1, "x", "OUTPUTS", 1, "y"
+    words = "AI.SCRIPTRUN", "bad", "crash", "INPUTS", "x", "OUTPUTS", "y"
     for _ in range(3):
         assert ENDED in await Waiting(db, *words).answer()
     assert "quarantine" in await Waiting(db, *words).answer()
@@ -248,10 +278,14 @@ async def test_a_thousand_queued_runs(exp: Experiment) -> None:
     first = Waiting(db, *count("many"))
     (worker,) = workers(db)
     await computes(worker)
-    runs = [Waiting(db, *count("few", f"y{i}")) for i in range(1000)]
-    for one in (runs[0], runs[-1]):
-        await one.is_blocked(db)
-    assert client.ping()
+    os.kill(worker, signal.SIGSTOP)
+    try:
+        runs = [Waiting(db, *count("few", f"y{i}")) for i in range(1000)]
+        for one in runs[::100]:
+            await one.is_blocked(db)
+        assert client.ping()
+    finally:
+        os.kill(worker, signal.SIGCONT)
     tensor(client, "x", np.array([5], np.float32))  # makes no difference to them
     assert [await one.answer() for one in (first, *runs)] == [b"OK"] * 1001
     assert {number(client, f"y{i}") for i in range(1000)} == {4.0}
@@ -288,6 +322,7 @@ async def test_outputs_larger_than_maxmemory(exp: Experiment) -> None:
         client.execute_command(*words)
     assert client.execute_command("AI.TENSORGET", "big", "META")[3] == [32 << 20]
     client.delete("big")
+    await until(lambda: client.info("memory")["used_memory"] < 64 << 20)  # it is freed in the background
     assert mlp_works(client)
 
 
@@ -315,31 +350,34 @@ async def test_messages_that_may_not_be_large(exp: Experiment) -> None:
 
 
 async def test_no_connections_are_left(exp: Experiment) -> None:
-    """Where clients have taken every connection, a worker cannot attach: an error says so; it can when some have gone."""
+    """Where clients have taken every connection a worker cannot attach; who waits is told or served when some have gone."""
     db = await started(exp, maxclients=40)
     client = connect(db, socket_timeout=DEADLINE)
+    client.ping()
+    upload = Waiting(db, "PING")
     others: list[redis.Redis] = []
-    with pytest.raises(redis.exceptions.ConnectionError):
+    with pytest.raises(redis.exceptions.ConnectionError, match="max number of clients"):
         for _ in range(60):
             others.append(connect(db))
             others[-1].ping()
-    with pytest.raises(redis.ResponseError, match="no inference worker for CPU"):
-        store(client, "mlp", models.onnx_mlp())
+    assert upload.send("AI.MODELSTORE", "mlp", "ONNX", "CPU", "BLOB", models.onnx_mlp()) == b"PONG"
+    await until(lambda: said(db).count("ended with exit code 1") >= 3)
     for other in others:
         other.close()
-    tensor(client, "X", np.ones((2, 3), np.float32))
+    answer = await upload.answer()
+    assert answer == b"OK" or (answer.startswith("no inference worker for CPU: ") and "exit code 1" in answer)
+    tensor(client, "X", X)
     with anyio.fail_after(DEADLINE):
-        while not await _stored(client):
+        while not await _served(client):
             await anyio.sleep(0.05)
-    assert client.execute_command("AI.MODELEXECUTE", "mlp", "INPUTS", 1, "X", "OUTPUTS", 1, "Y") == b"OK"
 
 
-async def _stored(client: redis.Redis) -> bool:
+async def _served(client: redis.Redis) -> bool:
     try:
-        return bool(store(client, "mlp", models.onnx_mlp()) == b"OK")
-    except redis.ResponseError as exc:
-        assert "no inference worker" in str(exc)
+        store(client, "mlp", models.onnx_mlp())
+    except redis.ResponseError:
         return False
+    return mlp_works(client)
 
 
 # -- the server, the node, the driver, the disk
@@ -395,8 +433,7 @@ async def test_workers_stay_when_the_driver_leaves(home: Path) -> None:
         client, checkpoint = prepared(db), db.checkpoint_file
         (worker,), node = workers(db), node_pids(db)[0]
     assert mlp_works(client)
-    os.kill(worker, signal.SIGKILL)
-    await until(lambda: not alive(worker))
+    await kill(db, worker)
     assert mlp_works(client)
     async with Experiment("later") as later:
         found = await later.reconnect_orchestrator(checkpoint)
@@ -411,8 +448,7 @@ async def test_a_full_disk(exp: Experiment, small_disk: Path) -> None:
     fill(small_disk)
     for _ in range(2):
         (worker,) = workers(db)
-        os.kill(worker, signal.SIGKILL)
-        await replaced(db, worker)
+        await kill(db, worker)
         assert mlp_works(client)
     await exp.stop(db)
 

@@ -280,3 +280,53 @@ def _run_without(db: Orchestrator) -> None:
     client.execute_command("AI.TENSORSET", "x", "FLOAT", 2, 3, "BLOB", X.tobytes())
     client.execute_command("AI.MODELSTORE", "m", "ONNX", "CPU", "BLOB", models.onnx_mlp())
     client.execute_command("AI.MODELEXECUTE", "m", "INPUTS", 1, "x", "OUTPUTS", 1, "y")
+
+
+@pytest.mark.slow
+async def test_a_model_that_keeps_its_input(exp: Experiment) -> None:
+    """A stateful module finds what it was given, although large inputs come in memory that is used again."""
+    torch = need("torch")
+
+    class Last(torch.nn.Module):  # type: ignore[misc, name-defined]
+        def __init__(self) -> None:
+            super().__init__()
+            self.last = torch.zeros(1)
+
+        def forward(self, x):  # type: ignore[no-untyped-def]
+            found = self.last.sum().reshape(1)
+            self.last = x
+            return found
+
+    blob = await anyio.to_thread.run_sync(models.saved, Last())
+    db = await started(exp)
+    async with exp.client(db) as client:
+        with anyio.fail_after(DEADLINE):
+            await client.set_model("last", blob, "TORCH", "CPU")
+            found = []
+            for number in range(1, 5):
+                await client.put_tensor("x", np.full(1_000_000, number, np.float32))
+                await client.run_model("last", ["x"], ["y"])
+                found.append(float((await client.get_tensor("y"))[0]))
+    assert found == [0, 1_000_000, 2_000_000, 3_000_000]
+
+
+@pytest.mark.slow
+async def test_a_cluster_that_was_down(exp: Experiment) -> None:
+    """When a cluster's state was bad for a while, workers come afterwards all the same."""
+    db = await started(exp, db_nodes=3)
+    with connect(db, 0, username="asim", password=db._handle.secret) as admin:
+        admin.execute_command("CLUSTER DELSLOTS", 0)
+        await until(lambda: b"cluster_state:fail" in _state(admin), DEADLINE)
+        admin.execute_command("CLUSTER ADDSLOTS", 0)
+        await until(lambda: b"cluster_state:ok" in _state(admin), DEADLINE)
+        async with exp.client(db) as client:
+            with anyio.fail_after(DEADLINE):
+                await client.put_tensor("x", X)
+                await client.set_model("m", models.onnx_mlp(), "ONNX", "CPU")
+                await client.run_model("m", ["x"], ["y"])
+                assert np.allclose(await client.get_tensor("y"), mlp(X), atol=1e-5)
+
+
+def _state(admin: redis.Redis) -> bytes:
+    said = admin.execute_command("CLUSTER INFO")
+    return said if isinstance(said, bytes) else f"cluster_state:{said['cluster_state']}".encode()

@@ -15,7 +15,7 @@ from tests.integration.ml_models import need
 from .conftest import EXAMPLES
 
 pytestmark = pytest.mark.slow
-SCRIPT = EXAMPLES / "online_training" / "experiment.py"
+SCRIPT = EXAMPLES / "online_training" / "train.py"
 ROW = re.compile(r"^│ (pendulum_\d|trainer) +│ .* │ ([\d,]+) +│ ([\d.]+) +│ ([\d.]+) +│$", re.MULTILINE)
 HIDDEN = "import sys; sys.modules['torch'] = None; import runpy; runpy.run_path({!r}, run_name='__main__')"
 

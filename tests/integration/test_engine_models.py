@@ -208,6 +208,7 @@ def test_not_served(db: redis.Redis) -> None:
         (["AI.MODELEXECUTE", "m", "INPUTS", 9, "a", "b", "OUTPUTS", 1, "c"], "m a b OUTPUTS 1 c"),
         (["AI.MODELRUN", "m", "TIMEOUT", 3, "INPUTS", "a", "b", "OUTPUTS", "c"], "m a b c"),
         (["AI.SCRIPTRUN", "s", "f", "INPUTS", "a", "$", "b", "OUTPUTS", "c", "d"], "s a b c d"),
+        (["AI.SCRIPTRUN", "s", "f", "INPUTS", "a", "TIMEOUT", 5, "OUTPUTS", "$"], "s a $"),
         (["AI.SCRIPTEXECUTE", "s", "f", "KEYS", 1, "{s}", "INPUTS", 1, "a", "ARGS", 2, "x", "y", "OUTPUTS", 1, "c"],
          "s {s} a c"),
     ],

@@ -245,7 +245,8 @@ def test_bad_batch(server: RedisServer, worker: FakeWorker, db: redis.Redis) -> 
 def test_lone_request_waits_no_longer(server: RedisServer, worker: FakeWorker, db: redis.Redis) -> None:
     """With MINBATCHSIZE a request that stays alone runs after MINBATCHTIMEOUT, and soon if that is 0."""
     put(db, "x", 1, shape=(1, 1))
-    for options, least in ((("MINBATCHTIMEOUT", 60), 0.06), ((), 0.0)):
+    # the engine aims 1 ms earlier, by a clock of whole milliseconds, so as not to be late
+    for options, least in ((("MINBATCHTIMEOUT", 60), 0.058), ((), 0.0)):
         store(server, worker, "m", "BATCHSIZE", 8, "MINBATCHSIZE", 4, *options)
         begun = time.monotonic()
         waiting = run(server, "m", "x", "y")
@@ -663,3 +664,94 @@ def test_results_reach_replicas(make_server: Callable[..., RedisServer]) -> None
             assert db.wait(1, 5000) == 1
             assert sorted(other.keys()) == [b"m", b"n", b"x", b"y"]
             assert get(other, "y") == ([1], (1.0,))
+
+
+def test_inputs_without_end(server: RedisServer, worker: FakeWorker, db: redis.Redis) -> None:
+    """Naming one large tensor many times does not make the server copy it as often."""
+    store(server, worker, "m", inputs=-1)
+    db.execute_command("AI.TENSORSET", "x", "FLOAT", 1 << 26)  # 256 MiB of zeros
+    with pytest.raises(redis.ResponseError, match="inputs of a run must not be larger than 4 GiB"):
+        db.execute_command("AI.MODELRUN", "m", "INPUTS", *["x"] * 20, "OUTPUTS", "y")
+
+
+def test_no_batch_beyond_memory(server: RedisServer, worker: FakeWorker, db: redis.Redis) -> None:
+    """Merging stops at 64 MiB, whatever BATCHSIZE says."""
+    store(server, worker, "m", "BATCHSIZE", 1_000_000)
+    db.execute_command("AI.TENSORSET", "x", "FLOAT", 1, 10 << 20)  # 40 MiB
+    put(db, "small", 1)
+    plug = run(server, "m", "small", "plug")
+    take(worker, RUN)
+    waiting = [run(server, "m", "x", f"y{i}") for i in range(3)]
+    worker.echo()
+    assert plug.result() == b"OK"
+    assert take(worker, RUN).rows == 2
+    worker.fail("enough")
+    take(worker, RUN)
+    worker.fail("enough")
+    assert [one.result() for one in waiting] == ["enough"] * 3
+
+
+def test_more_wanted_than_fit(server: RedisServer, worker: FakeWorker, db: redis.Redis) -> None:
+    """A MINBATCHSIZE above BATCHSIZE cannot be reached, so BATCHSIZE is enough; and no patience is too long."""
+    store(server, worker, "m", "BATCHSIZE", 2, "MINBATCHSIZE", 4, "MINBATCHTIMEOUT", (1 << 63) - 1)
+    put(db, "x", 1, shape=(1, 1))
+    waiting = [run(server, "m", "x", f"y{i}", "TIMEOUT", (1 << 63) - 1) for i in range(2)]
+    assert take(worker, RUN).rows == 2
+    worker.echo()
+    assert [one.result() for one in waiting] == [b"OK"] * 2
+
+
+@pytest.mark.parametrize("how", ["UNLINK", "FLUSHALL ASYNC", "AI.MODELDEL"])
+def test_forgotten_in_the_background(server: RedisServer, worker: FakeWorker, db: redis.Redis, how: str) -> None:
+    """An idle worker hears of a large model that is gone, also where another thread of the server frees it."""
+    waiting = Waiting(server, "AI.MODELSTORE", "m", "TORCH", "CPU", "BLOB", bytes(20 << 20))
+    number = take(worker, LOAD).object
+    worker.accept()
+    assert waiting.result() == b"OK"
+    db.execute_command(*(how.split() if " " in how else [how, "m"]))
+    told: set[int] = set()
+    while number not in told:
+        task = worker.take()
+        assert task.kind == DROP
+        told |= set(dropped(task.extra))
+        worker.answer()
+
+
+def test_devices_without_end(make_server: Callable[..., RedisServer]) -> None:
+    """After 64 devices no more get a queue, and the client is told."""
+    with make_server(module_args=("WORKERS",)) as server, server.client() as db:
+        for number in range(64):
+            db.execute_command("ASIM.PREPARE", "TORCH", f"CPU:{number}")
+        for words in (["ASIM.PREPARE", "TORCH", "CPU:64"], ["AI.SCRIPTSET", "s", "CPU:64", "SOURCE", "x"]):
+            with pytest.raises(redis.ResponseError, match="64 devices have workers, and no more can"):
+                db.execute_command(*words)
+        assert db.execute_command("ASIM.PREPARE", "TORCH", "CPU:63") == b"OK"
+
+
+def test_innocent_beside_a_guilty_one(server: RedisServer, db: redis.Redis) -> None:
+    """Of two models that ran in one process when it ended, nobody knows which did it, so neither is counted."""
+    put(db, "x", 1)
+    with FakeWorker(server) as worker:
+        store(server, worker, "m")
+        store(server, worker, "n")
+    for _ in range(3):
+        with FakeWorker(server) as one, FakeWorker(server) as other:
+            waiting = [run(server, name, "x", "y") for name in "mn"]
+            take(one, RUN)
+            take(other, RUN)
+        assert all("ended" in each.result() for each in waiting)
+    for name in "mn":
+        info = db.execute_command("AI.INFO", name)
+        assert dict(zip(info[::2], info[1::2], strict=True))[b"state"] == b"ready"
+
+
+def test_outputs_count_as_changes(server: RedisServer, worker: FakeWorker, db: redis.Redis) -> None:
+    """What a run stores counts for the next save to disk."""
+    store(server, worker, "m")
+    put(db, "x", 1)
+    before = db.info("persistence")["rdb_changes_since_last_save"]
+    waiting = run(server, "m", "x", "y")
+    take(worker, RUN)
+    worker.echo()
+    assert waiting.result() == b"OK"
+    assert db.info("persistence")["rdb_changes_since_last_save"] > before

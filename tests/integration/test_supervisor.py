@@ -7,6 +7,7 @@ import socket
 import sys
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -172,6 +173,29 @@ def test_clients_are_told_when_there_is_no_hope(wanted: Wanted, program: Callabl
     finally:
         workers.stop()
         keeper.close()
+
+
+def test_what_could_not_be_told_is_told_again(
+    wanted: Wanted, program: Callable[[str], None], capfd: pytest.CaptureFixture[str]
+) -> None:
+    """A server that takes no connection at first hears of it later: otherwise its clients would wait for ever."""
+    program("echo numpy is broken; exit 1")
+    workers = Supervisor(wanted)
+    workers._devices = ["CPU"]
+    heard: list[str] = []
+
+    def failed() -> bool:
+        workers.tend()
+        heard.append(capfd.readouterr().err)
+        return "".join(heard).count("the server could not be told that there are no workers: CPU") >= 2
+
+    try:
+        until(failed)
+        with closing(Keeper(wanted.socket)) as keeper:
+            until(lambda: workers.tend() and keeper.told)
+            assert b"numpy is broken" in keeper.told[0][3]
+    finally:
+        workers.stop()
 
 
 def test_a_module_without_workers(wanted: Wanted, capfd: pytest.CaptureFixture[str]) -> None:

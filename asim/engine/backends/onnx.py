@@ -29,7 +29,8 @@ def load(blob: Any, device: str, inputs: Sequence[str], outputs: Sequence[str], 
     options.log_severity_level = QUIET
     options.intra_op_num_threads, options.inter_op_num_threads = threads.intra, threads.inter
     options.add_session_config_entry("session.intra_op.allow_spinning", SPINNING)
-    return Session(ort.InferenceSession(bytes(blob), options, providers=_providers(ort, device)))
+    session = ort.InferenceSession(bytes(blob), options, providers=_providers(ort, device))
+    return Session(session, ort.RunOptions())
 
 
 def _providers(ort: Any, device: str) -> list[Any]:
@@ -44,8 +45,8 @@ def _providers(ort: Any, device: str) -> list[Any]:
 class Session:
     """A model."""
 
-    def __init__(self, session: Any) -> None:
-        self._session = session
+    def __init__(self, session: Any, options: Any) -> None:
+        self._session, self._options = session, options  # else it makes new options for each run
         # without the checks that are done here, and a dictionary: a tenth of what a tiny model costs
         self._run = getattr(session, "_sess", session).run
         self._names = [item.name for item in session.get_inputs()]
@@ -57,5 +58,5 @@ class Session:
         """Run it."""
         if len(arrays) != self.inputs:
             raise BackendError(WRONG_INPUTS)
-        found: Sequence[Any] = self._run(self._results, dict(zip(self._names, arrays)), None)  # noqa: B905  (it takes time)
+        found: Sequence[Any] = self._run(self._results, dict(zip(self._names, arrays)), self._options)  # noqa: B905  (it takes time)
         return found

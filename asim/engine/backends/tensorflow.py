@@ -58,6 +58,8 @@ def _tensor(graph: Any, name: str) -> Any:
 class Graph:
     """A graph with its session."""
 
+    circular = True  # TensorFlow's graphs refer to themselves
+
     def __init__(self, session: Any, inputs: Sequence[Any], outputs: Sequence[Any]) -> None:
         self._run, self._inputs, self._outputs = session.run, inputs, list(outputs)
         self.inputs: int | None = len(inputs)

@@ -10,6 +10,9 @@ typedef struct Alarm {
     size_t place; /* in the heap, from 1; 0: it is not set */
 } Alarm;
 
+/* The longest that anybody waits, in milliseconds: thirty years, and no sum of such numbers is out of range. */
+#define MOST_MS ((int64_t)1 << 40)
+
 /* Milliseconds of a clock that never goes back. */
 int64_t now_ms(void);
 

@@ -5,7 +5,6 @@
 #include "job.h"
 
 #define NO_TRANSACTION "ERR Cannot run RedisAI command within a transaction or a LUA script"
-#define NO_WORKERS "ERR this server has no inference workers"
 #define INPUTS_DIFFER "Number of keys given as INPUTS here does not match model definition"
 #define OUTPUTS_DIFFER "Number of keys given as OUTPUTS here does not match model definition"
 #define MISSING_TENSOR "ERR tensor key is empty or in a different shard"
@@ -96,9 +95,20 @@ static void describe_call(Job *job, RedisModuleString **function, const Request 
 
 /* -- starting */
 
+/* A client may name one large tensor many times, and each time it would be copied. */
+#define TOO_LARGE "ERR the inputs of a run must not be larger than 4 GiB together"
+static const size_t MOST_BYTES = (size_t)4 << 30;
+
+static bool too_large(Tensor **inputs, int count) {
+    size_t bytes = 0;
+    for (int i = 0; i < count; i++)
+        if ((bytes += inputs[i]->bytes.size) > MOST_BYTES) return true;
+    return false;
+}
+
 /* NULL, or why it cannot run at all. */
 static const char *refusal(const Object *object, const Queue *queue) {
-    if (!queue) return NO_WORKERS;
+    if (!queue) return queue_refusal();
     return object_quarantined(object) ? QUARANTINED : queue->failed;
 }
 
@@ -109,6 +119,10 @@ static int start(RedisModuleCtx *ctx, Object *object, RedisModuleString **functi
     if (error) return reply_error(ctx, error);
     Tensor **inputs = pin_inputs(ctx, request);
     if (!inputs) return REDIS_OK;
+    if (too_large(inputs, request->inputs.count)) {
+        release_inputs(inputs, request->inputs.count);
+        return reply_error(ctx, TOO_LARGE);
+    }
     Job *job = job_new(ctx, function ? WORK_CALL : WORK_RUN, object);
     job->inputs = inputs;
     job->input_count = request->inputs.count;

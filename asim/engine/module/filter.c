@@ -7,13 +7,13 @@
 
 #define NOT_HARMLESS "ERR ASIM.CONFIGSET sets only parameters that touch neither files nor addresses nor access"
 
-/* In upper case; a last * stands for anything. Nothing here names a file, an address, a program or a user, or can lock
- * others out. */
+/* In upper case; a last * stands for anything. Nothing here names a file, an address, a program or a user, locks others
+ * out, or ends their connections. */
 static const char *const HARMLESS[] = {
-    "MAXMEMORY", "MAXMEMORY-POLICY", "MAXMEMORY-SAMPLES", "PROTO-MAX-BULK-LEN", "SAVE", "TIMEOUT",
+    "MAXMEMORY", "MAXMEMORY-POLICY", "MAXMEMORY-SAMPLES", "PROTO-MAX-BULK-LEN", "SAVE",
     "TCP-KEEPALIVE", "NOTIFY-KEYSPACE-EVENTS", "SLOWLOG-*", "LATENCY-MONITOR-THRESHOLD", "LAZYFREE-*",
     "ACTIVEREHASHING", "HZ", "DYNAMIC-HZ", "HASH-MAX-*", "LIST-*", "SET-MAX-*", "ZSET-MAX-*", "STREAM-NODE-MAX-*",
-    "ACTIVEDEFRAG", "CLIENT-OUTPUT-BUFFER-LIMIT", "CLIENT-QUERY-BUFFER-LIMIT", "APPENDFSYNC",
+    "ACTIVEDEFRAG", "APPENDFSYNC",
     "NO-APPENDFSYNC-ON-REWRITE", "STOP-WRITES-ON-BGSAVE-ERROR", "RDBCOMPRESSION", "RDBCHECKSUM", "LUA-TIME-LIMIT",
     "BUSY-REPLY-THRESHOLD",
 };

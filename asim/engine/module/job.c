@@ -92,6 +92,12 @@ Job *job_new(RedisModuleCtx *ctx, Work work, Object *object) {
     return job;
 }
 
+size_t job_bytes(const Job *job) {
+    size_t bytes = 0;
+    for (int i = 0; i < job->input_count; i++) bytes += job->inputs[i]->bytes.size;
+    return bytes;
+}
+
 void job_set_outputs(Job *job, RedisModuleString **names, int count) {
     job->outputs = redis.Alloc((size_t)count * sizeof *names);
     for (job->output_count = 0; job->output_count < count; job->output_count++) {

@@ -25,6 +25,8 @@ typedef struct Job {
     size_t extra_size;
 } Job;
 
+/* Of all its inputs. */
+size_t job_bytes(const Job *job);
 /* Blocks the client. The job has a reference of its own to the object. */
 Job *job_new(RedisModuleCtx *ctx, Work work, Object *object);
 /* Keeps the names of its outputs. */

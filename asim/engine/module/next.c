@@ -30,6 +30,7 @@ static Worker *hello(RedisModuleCtx *ctx, RedisModuleString *argument) {
     if (!queue) return NULL;
     Worker *worker = worker_attach(queue, redis.GetClientId(ctx));
     worker->shares = head.outputs & HELLO_SHARES;
+    worker->pid = head.pid;
     return worker;
 }
 
@@ -87,8 +88,6 @@ int fetch_command(RedisModuleCtx *ctx, RedisModuleString **argv, int argc) {
 
 /* -- what its keeper says */
 
-#define NO_WORKERS "ERR this server has no inference workers"
-
 /* ASIM.PREPARE backend device */
 int prepare_command(RedisModuleCtx *ctx, RedisModuleString **argv, int argc) {
     if (argc != 3) return redis.WrongArity(ctx);
@@ -99,7 +98,7 @@ int prepare_command(RedisModuleCtx *ctx, RedisModuleString **argv, int argc) {
     const char *name = redis.StringPtrLen(argv[2], &size);
     if (!device_parse(name, size, &device)) return reply_error(ctx, "ERR Invalid DEVICE");
     Queue *queue = queue_want(device.name);
-    if (!queue) return reply_error(ctx, NO_WORKERS);
+    if (!queue) return reply_error(ctx, queue_refusal());
     workers_prepare(queue, backend);
     return reply_ok(ctx);
 }
@@ -137,7 +136,7 @@ static bool knows(RedisModuleString **argv, int argc, const char *device) {
 
 /* ASIM.WANTED known... */
 int wanted_command(RedisModuleCtx *ctx, RedisModuleString **argv, int argc) {
-    if (!engine.workers) return reply_error(ctx, NO_WORKERS);
+    if (!engine.workers) return reply_error(ctx, queue_refusal());
     if (redis.GetContextFlags(ctx) & CONTEXT_DENY_BLOCKING) return reply_error(ctx, "ERR not within a transaction");
     for (const Queue *queue = queue_first(); queue; queue = queue->next)
         if (!knows(argv, argc, queue->device)) return reply_wanted(ctx, argv, argc);
@@ -156,7 +155,7 @@ int worker_command(RedisModuleCtx *ctx, RedisModuleString **argv, int argc) {
     if (!argument_is(argv[1], "FAILED")) return reply_error(ctx, "ERR unsupported subcommand");
     if (!device_parse(name, size, &device)) return reply_error(ctx, "ERR Invalid DEVICE");
     Queue *queue = queue_want(device.name);
-    if (!queue) return reply_error(ctx, NO_WORKERS);
+    if (!queue) return reply_error(ctx, queue_refusal());
     if (queue->workers) return reply_ok(ctx); /* one came up after all */
     static const char words[] = "ERR no inference worker for %s: %s";
     const char *text = redis.StringPtrLen(argv[3], &size);

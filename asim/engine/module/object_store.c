@@ -20,7 +20,9 @@ static bool wants_check(RedisModuleCtx *ctx) {
 int object_store(RedisModuleCtx *ctx, RedisModuleString *name, Object *object) {
     if (!wants_check(ctx)) return store_value(ctx, name, type_of(object), object, release);
     Queue *queue = queue_want(object->device.name);
-    if (queue->failed)
+    if (!queue)
+        reply_error(ctx, queue_refusal());
+    else if (queue->failed)
         reply_error(ctx, queue->failed);
     else
         queue_push(queue, job_new(ctx, WORK_LOAD, object));

@@ -83,10 +83,10 @@ static Tensor *part(RedisModuleCtx *ctx, const Output *output, int64_t from, int
     return tensor;
 }
 
-/* As AI.TENSORSET, so that replicas and append-only files need no workers. Where there are neither, the server would
- * only throw it away. */
+static bool replicates(RedisModuleCtx *ctx) { return had_replica() || redis.GetContextFlags(ctx) & CONTEXT_AOF; }
+
+/* As AI.TENSORSET, so that replicas and append-only files need no workers. */
 static void replicate(RedisModuleCtx *ctx, RedisModuleString *name, const Tensor *tensor) {
-    if (!had_replica() && !(redis.GetContextFlags(ctx) & CONTEXT_AOF)) return;
     size_t size;
     const char *type = dtype_name((DType)tensor->dtype, &size);
     RedisModuleString *words[2 + MAX_DIMS];
@@ -109,6 +109,7 @@ static bool may_store(RedisModuleCtx *ctx, RedisModuleString *name, RedisModuleT
 }
 
 static const char *store_outputs(RedisModuleCtx *ctx, const Job *job, const Output *outputs, int64_t from, bool merged) {
+    bool told = replicates(ctx);
     redis.SelectDb(ctx, job->db);
     for (int i = 0; i < job->output_count; i++)
         if (!may_store(ctx, job->outputs[i], tensor_type)) return WRONG_TYPE;
@@ -116,7 +117,7 @@ static const char *store_outputs(RedisModuleCtx *ctx, const Job *job, const Outp
         Tensor *tensor = part(ctx, &outputs[i], from, merged ? job->rows : 0);
         if (!tensor) return "ERR could not save tensor";
         if (!put_value(ctx, job->outputs[i], tensor_type, tensor, release)) return WRONG_TYPE;
-        replicate(ctx, job->outputs[i], tensor);
+        if (told) replicate(ctx, job->outputs[i], tensor);
     }
     return NULL;
 }
@@ -164,6 +165,8 @@ static bool run_done(RedisModuleCtx *ctx, const Task *task, Reader *reader, Redi
         from += mine;
     }
     redis.Free(outputs);
+    /* where there is nobody to tell, this only counts as a change, for the next save */
+    if (good && !replicates(ctx)) redis.ReplicateVerbatim(ctx);
     return good;
 }
 

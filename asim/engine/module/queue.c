@@ -11,12 +11,19 @@ static Queue *queues;
 
 Queue *queue_first(void) { return queues; }
 
+static size_t queue_count;
+
+const char *queue_refusal(void) {
+    return engine.workers ? "ERR 64 devices have workers, and no more can" : "ERR this server has no inference workers";
+}
+
 Queue *queue_want(const char *device) {
     if (!engine.workers) return NULL;
     if (!strcmp(device, "GPU")) device = "GPU:0";
     Queue *queue = queues;
     while (queue && strcmp(queue->device, device)) queue = queue->next;
-    if (queue) return queue;
+    if (queue || queue_count == MOST_DEVICES) return queue;
+    queue_count++;
     queue = redis.Calloc(1, sizeof *queue);
     snprintf(queue->device, sizeof queue->device, "%s", device);
     queue->next = queues;
@@ -101,9 +108,12 @@ static int64_t rows_ready(const Job *head) {
 
 static bool batches(const Job *job) { return job->work == WORK_RUN && job->rows && job->object->batchsize; }
 
+/* The server's timers go off up to 1 ms late, and patience is the longest that a request is to wait. */
 static int64_t ripe_at(const Job *head) {
     int64_t patience = head->object->minbatchtimeout_ms;
-    return head->queued_ms + (patience ? patience : MINBATCHTIMEOUT_MS);
+    if (!patience) patience = MINBATCHTIMEOUT_MS;
+    if (patience > MOST_MS) patience = MOST_MS;
+    return head->queued_ms + (patience > 1 ? patience - 1 : patience);
 }
 
 static void ripened(Alarm *alarm) { workers_feed(CONTAINER(alarm, Lane, ripe)->queue); }
@@ -111,19 +121,26 @@ static void ripened(Alarm *alarm) { workers_feed(CONTAINER(alarm, Lane, ripe)->q
 /* Whether its head may run now; if not, an alarm is set for when it may. */
 static bool is_ripe(Lane *lane, int64_t now) {
     const Job *head = lane->first;
-    if (!batches(head) || head->object->minbatchsize <= head->rows) return true;
-    if (rows_ready(head) >= head->object->minbatchsize || now >= ripe_at(head)) return true;
+    int64_t least = head->object->minbatchsize, most = head->object->batchsize;
+    if (least > most) least = most; /* no more come together */
+    if (!batches(head) || least <= head->rows) return true;
+    if (rows_ready(head) >= least || now >= ripe_at(head)) return true;
     alarm_set(&lane->ripe, ripe_at(head), ripened);
     return false;
 }
+
+/* Beyond this, merging costs the server more than it saves the worker. */
+enum { MOST_MERGED = 64 << 20, MOST_ROWS = 1 << 30 };
 
 /* Cuts out what may run together with the head; counts the rows of all. */
 static void gather(Lane *lane, Job *head, int64_t *rows) {
     Job *last = head, *before = NULL;
     int64_t total = head->rows, most = head->object->batchsize;
-    for (Job *job = lane->first; job && total < most;) {
+    size_t bytes = job_bytes(head);
+    for (Job *job = lane->first; job && total < most && bytes < MOST_MERGED;) {
         Job *next = job->next;
-        if (alike(head, job)) {
+        if (alike(head, job) && job->rows < MOST_ROWS - total) {
+            bytes += job_bytes(job);
             last = last->next = cut(lane, before);
             *rows = total += job->rows;
         } else {
@@ -159,7 +176,9 @@ Job *queue_take(Queue *queue, int64_t *rows) {
     Lane *lane = next_lane(queue);
     if (!lane) return NULL;
     queue->turn = lane->next;
-    return lane_take(lane, rows);
+    Job *jobs = lane_take(lane, rows);
+    next_lane(queue); /* so that alarms are set for those that are left */
+    return jobs;
 }
 
 Job *queue_take_like(const Job *job, int64_t *rows) {

@@ -38,8 +38,11 @@ extern struct Engine {
     int64_t grace_ms;               /* what a run that nobody waits for any more may still take */
 } engine;
 
-/* The queue of a device; from now on that device is wanted. NULL without workers. */
+/* The queue of a device; from now on that device is wanted. NULL where there are no workers, or too many devices. */
 Queue *queue_want(const char *device);
+enum { MOST_DEVICES = 64 };
+/* Why there is no queue. */
+const char *queue_refusal(void);
 Queue *queue_first(void);
 
 /* Puts a job at the end of its object's lane, and sees whether a worker can take it. May answer and free it. */

@@ -44,7 +44,7 @@ typedef void (*DisconnectHandler)(RedisModuleCtx *ctx, RedisModuleBlockedClient 
 typedef struct Event {
     uint64_t id, version;
 } Event;
-enum { EVENT_CLIENT_CHANGE = 4, EVENT_VERSION = 1, CLIENT_DISCONNECTED = 1 };
+enum { EVENT_CLIENT_CHANGE = 4, EVENT_CRON = 8, EVENT_VERSION = 1, CLIENT_DISCONNECTED = 1 };
 typedef struct ClientInfo {
     uint64_t version, flags, id;
     char address[46];

@@ -1,11 +1,14 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "alarm.h"
 #include "execute.h"
 
 static const char *timeout(Cursor *cursor, Request *request) {
     if (!cursor_left(cursor)) return "ERR No value provided for TIMEOUT";
-    return cursor_integer(cursor, 1, &request->timeout_ms) ? NULL : "ERR Invalid value for TIMEOUT";
+    if (!cursor_integer(cursor, 1, &request->timeout_ms)) return "ERR Invalid value for TIMEOUT";
+    if (request->timeout_ms > MOST_MS) request->timeout_ms = MOST_MS;
+    return NULL;
 }
 
 typedef struct Section {

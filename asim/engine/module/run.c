@@ -34,12 +34,16 @@ static void report_uncounted(RedisModuleCtx *ctx, Cursor cursor) {
     report(ctx, 1, READS);
     for (; cursor_left(&cursor); cursor.at++) {
         RedisModuleString *word = cursor.argv[cursor.at];
-        if (argument_is(word, "INPUTS"))
+        if (argument_is(word, "INPUTS")) {
             flags = READS;
-        else if (argument_is(word, "OUTPUTS"))
+        } else if (argument_is(word, "OUTPUTS")) {
             flags = WRITES;
-        else if (flags && !argument_is(word, "$"))
+        } else if (argument_is(word, "TIMEOUT")) {
+            flags = 0;
+            cursor.at++;
+        } else if (flags && !(flags == READS && argument_is(word, "$"))) {
             report(ctx, cursor.at, flags);
+        }
     }
 }
 

@@ -14,8 +14,8 @@ typedef struct Shared {
     uint32_t generation; /* as numbers of files are used again */
 } Shared;
 
-/* From this size on a message goes through shared memory: below it, a socket is as fast. */
-enum { SHARED_FROM = 256 << 10 };
+/* From this size on a message goes through shared memory: far below it, a socket is as fast. */
+enum { SHARED_FROM = 64 << 10 };
 /* It is given back when it was not used for so long. */
 enum { SHARED_IDLE_MS = 5000 };
 

@@ -138,7 +138,12 @@ void task_reply(RedisModuleCtx *ctx, Worker *worker) {
         reply_shared(ctx, &worker->shared, size);
         return;
     }
-    char *message = size <= sizeof kept ? kept : redis.Alloc(size);
+    char *message = size <= sizeof kept ? kept : alloc_or_null(size);
+    if (!message) {
+        worker_give_up(worker, "ERR not enough memory for the inputs of this run");
+        task_reply(ctx, worker);
+        return;
+    }
     write_tasks(message, worker, heads);
     redis.ReplyWithStringBuffer(ctx, message, size);
     if (message != kept) redis.Free(message);

@@ -6,14 +6,12 @@
 
 static uint64_t last_task;
 
-/* -- objects that are gone */
+/* -- objects that are gone: the last reference may be released in any thread */
 
-static pthread_t main_thread;
 static pthread_mutex_t gone_lock = PTHREAD_MUTEX_INITIALIZER;
 static uint64_t *gone;
 static size_t gone_count, gone_room;
-static Alarm sweep_soon;
-enum { SWEEP_MS = 20 };
+static atomic_bool any_gone;
 
 static void gone_add(uint64_t **list, size_t *count, size_t *room, uint64_t object) {
     if (*count == *room) {
@@ -23,7 +21,17 @@ static void gone_add(uint64_t **list, size_t *count, size_t *room, uint64_t obje
     (*list)[(*count)++] = object;
 }
 
-static void sweep(void) {
+void worker_forget(uint64_t object) {
+    pthread_mutex_lock(&gone_lock);
+    gone_add(&gone, &gone_count, &gone_room, object);
+    pthread_mutex_unlock(&gone_lock);
+    atomic_store(&any_gone, true);
+}
+
+/* Ten times a second or so. */
+static void cron(RedisModuleCtx *ctx, Event event, uint64_t subevent, void *data) {
+    (void)ctx, (void)event, (void)subevent, (void)data;
+    if (!atomic_exchange(&any_gone, false)) return;
     pthread_mutex_lock(&gone_lock);
     for (Queue *queue = queue_first(); queue; queue = queue->next)
         for (Worker *worker = queue->workers; worker; worker = worker->next)
@@ -31,20 +39,7 @@ static void sweep(void) {
                 gone_add(&worker->gone, &worker->gone_count, &worker->gone_room, gone[i]);
     gone_count = 0;
     pthread_mutex_unlock(&gone_lock);
-}
-
-static void sweep_now(Alarm *alarm) {
-    (void)alarm;
-    sweep();
     for (Queue *queue = queue_first(); queue; queue = queue->next) workers_feed(queue);
-}
-
-void worker_forget(uint64_t object) {
-    pthread_mutex_lock(&gone_lock);
-    gone_add(&gone, &gone_count, &gone_room, object);
-    pthread_mutex_unlock(&gone_lock);
-    /* freed in the background: told with the next task */
-    if (pthread_equal(pthread_self(), main_thread)) alarm_set(&sweep_soon, now_ms() + SWEEP_MS, sweep_now);
 }
 
 /* -- tasks */
@@ -81,8 +76,7 @@ static bool others_are_free(const Worker *one) {
 
 static size_t bytes_of(const Job *jobs) {
     size_t bytes = 0;
-    for (const Job *job = jobs; job; job = job->next)
-        for (int i = 0; i < job->input_count; i++) bytes += job->inputs[i]->bytes.size;
+    for (const Job *job = jobs; job; job = job->next) bytes += job_bytes(job);
     return bytes;
 }
 
@@ -120,6 +114,13 @@ bool worker_feed(Worker *worker) {
         return true;
     }
     return false;
+}
+
+void worker_give_up(Worker *worker, const char *error) {
+    for (; worker_busy(worker); worker->answered++) outcome_lost(worker_task(worker), error, false);
+    worker->answered = worker->count = 0;
+    worker->dropping = 0;
+    begin(worker, WORK_DROP, NULL, 0);
 }
 
 void worker_close(Worker *worker) {
@@ -176,9 +177,14 @@ void worker_leave(Worker *worker, const char *error) {
     Worker **link = &worker->queue->workers;
     while (*link != worker) link = &(*link)->next;
     *link = worker->next;
-    /* tasks that were handed over together are of one object */
-    for (bool first = true; worker_busy(worker); worker->answered++, first = false)
-        outcome_lost(worker_task(worker), error, first);
+    bool guilty = !worker->spared;
+    for (Worker *other = worker->queue->workers; other; other = other->next) {
+        if (other->pid != worker->pid || !worker_busy(other)) continue;
+        other->spared = true; /* one of them ended the process; nobody knows which */
+        guilty = false;
+    }
+    /* tasks that were handed over together are of one object, which is counted once */
+    for (; worker_busy(worker); worker->answered++, guilty = false) outcome_lost(worker_task(worker), error, guilty);
     if (worker->gone) redis.Free(worker->gone);
     alarm_clear(&worker->give_back);
     shared_release(&worker->shared);
@@ -200,7 +206,7 @@ static void client_changed(RedisModuleCtx *ctx, Event event, uint64_t subevent, 
 }
 
 int worker_register(RedisModuleCtx *ctx) {
-    main_thread = pthread_self();
     detached = redis.GetDetachedThreadSafeContext(ctx);
+    if (redis.SubscribeToServerEvent(ctx, (Event){EVENT_CRON, EVENT_VERSION}, cron) != REDIS_OK) return 0;
     return redis.SubscribeToServerEvent(ctx, (Event){EVENT_CLIENT_CHANGE, EVENT_VERSION}, client_changed) == REDIS_OK;
 }

@@ -22,6 +22,8 @@ typedef struct Worker {
     struct Worker *next;
     Queue *queue;
     unsigned long long client;      /* its connection's number */
+    uint32_t pid;                   /* its process, which may have several connections */
+    bool spared;                    /* another connection of its process was busy when that ended */
     RedisModuleBlockedClient *idle; /* its connection while it waits for a task; NULL: it does one */
     bool woken;                     /* it will be given one as soon as this turn of the server's loop is over */
     Task tasks[MOST_TASKS];         /* what it does, in order */
@@ -46,6 +48,8 @@ void worker_leave(Worker *worker, const char *error);
 void worker_wait(RedisModuleCtx *ctx, Worker *worker);
 /* Gives a worker that asked its next tasks. False when there is nothing to do. */
 bool worker_feed(Worker *worker);
+/* Answers its tasks with this error, and gives it nothing to do. */
+void worker_give_up(Worker *worker, const char *error);
 /* Closes what it was given an object in. */
 void worker_close(Worker *worker);
 /* It has forgotten what it was told to. */
