@@ -247,9 +247,14 @@ class Fuzz:
                     one.answer(self.rng, good)
 
     def listen(self) -> None:
-        self.callers = [one for one in self.callers if not one.waiting or one.receive()]  # others may end it
-        for one in self.callers:
-            self.answered.update(one.replies() if one.waiting else ())
+        for one in list(self.callers):
+            if not one.waiting:
+                continue
+            if one.receive():
+                self.answered.update(one.replies())
+            else:  # somebody has ended it
+                self.callers.remove(one)
+                one.socket.close()
 
     def finish(self) -> None:
         """Good workers for everything: then nobody may be left without an answer."""
@@ -261,6 +266,9 @@ class Fuzz:
             assert time.monotonic() < deadline, "clients without an answer"
             self.work(good=True)
             self.listen()
+
+    def close(self) -> None:
+        """End all connections."""
         for end in (*self.callers, *self.helpers):
             end.socket.close()
 
@@ -269,9 +277,12 @@ def run(steps: int, seed: int, **options: Any) -> tuple[Counter[str], int | None
     """The answers that clients got, and how the server ended."""
     with RedisServer(module_args=("WORKERS", "GRACE", "50"), **options) as server:
         fuzz = Fuzz(server, seed)
-        for _ in range(steps):
-            fuzz.step()
-        fuzz.finish()
+        try:
+            for _ in range(steps):
+                fuzz.step()
+            fuzz.finish()
+        finally:
+            fuzz.close()
         return fuzz.answered, server.stop()
 
 

@@ -15,7 +15,7 @@ from .servers import READY_WITHIN, RedisServer
 class FakeWorker:
     """One connection that says it is a worker of ``device``."""
 
-    def __init__(self, server: RedisServer, device: str = "CPU") -> None:
+    def __init__(self, server: RedisServer, device: str = "CPU", pid: int = 1) -> None:
         self.socket = socket.socket(socket.AF_UNIX)
         self.socket.settimeout(READY_WITHIN)
         self.socket.connect(str(server.socket))
@@ -23,7 +23,7 @@ class FakeWorker:
         self.task: Task | None = None
         self.data = b""
         self._more: list[Task] = []  # handed over together with the task
-        self.send("ASIM.DONE", protocol.hello(1, device))
+        self.send("ASIM.DONE", protocol.hello(pid, device))
         self.send("ASIM.NEXT")
 
     def __enter__(self) -> Self:

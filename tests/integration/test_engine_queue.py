@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import resource
+import signal
 import socket
 import struct
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -718,14 +721,14 @@ def test_forgotten_in_the_background(server: RedisServer, worker: FakeWorker, db
 
 
 def test_devices_without_end(make_server: Callable[..., RedisServer]) -> None:
-    """After 64 devices no more get a queue, and the client is told."""
+    """After 32 devices no more get a queue, and the client is told."""
     with make_server(module_args=("WORKERS",)) as server, server.client() as db:
-        for number in range(64):
+        for number in range(32):
             db.execute_command("ASIM.PREPARE", "TORCH", f"CPU:{number}")
-        for words in (["ASIM.PREPARE", "TORCH", "CPU:64"], ["AI.SCRIPTSET", "s", "CPU:64", "SOURCE", "x"]):
-            with pytest.raises(redis.ResponseError, match="64 devices have workers, and no more can"):
+        for words in (["ASIM.PREPARE", "TORCH", "CPU:32"], ["AI.SCRIPTSET", "s", "CPU:32", "SOURCE", "x"]):
+            with pytest.raises(redis.ResponseError, match="32 devices have workers, and no more can"):
                 db.execute_command(*words)
-        assert db.execute_command("ASIM.PREPARE", "TORCH", "CPU:63") == b"OK"
+        assert db.execute_command("ASIM.PREPARE", "TORCH", "CPU:31") == b"OK"
 
 
 def test_innocent_beside_a_guilty_one(server: RedisServer, db: redis.Redis) -> None:
@@ -755,3 +758,26 @@ def test_outputs_count_as_changes(server: RedisServer, worker: FakeWorker, db: r
     worker.echo()
     assert waiting.result() == b"OK"
     assert db.info("persistence")["rdb_changes_since_last_save"] > before
+
+
+def test_worker_that_does_not_end(make_server: Callable[..., RedisServer]) -> None:
+    """A worker that is past its time, and still there, is killed by the server; what waits goes to the next one."""
+    args = ("WORKERS", "MODEL_EXECUTION_TIMEOUT", "100", "OVERDUE", "100")
+    with make_server(module_args=args) as server, server.client() as db:
+        put(db, "x", 1)
+        stopped = subprocess.Popen([sys.executable, "-c", "import signal; signal.pause()"])
+        try:
+            with FakeWorker(server, pid=stopped.pid) as worker:
+                store(server, worker, "m")
+                lost = run(server, "m", "x", "y")
+                take(worker, RUN)
+                kept = run(server, "m", "x", "z")
+                assert "did not end in time" in lost.result()
+                assert stopped.wait(15) == -signal.SIGKILL
+            with FakeWorker(server) as other:
+                take(other, RUN)
+                other.echo()
+                assert kept.result() == b"OK"
+        finally:
+            stopped.kill()
+            stopped.wait(15)

@@ -104,13 +104,13 @@ static bool option(Cursor *cursor, const char *word, int64_t *value) {
     return cursor_skip(cursor, word) && cursor_integer(cursor, 0, value);
 }
 
-/* [WORKERS] [MODEL_EXECUTION_TIMEOUT ms] [GRACE ms] */
+/* [WORKERS] [MODEL_EXECUTION_TIMEOUT ms] [GRACE ms] [OVERDUE ms] */
 static bool read_arguments(Cursor cursor) {
-    engine = (struct Engine){.execution_timeout_ms = 600000, .grace_ms = 5000};
+    engine = (struct Engine){.execution_timeout_ms = 600000, .grace_ms = 5000, .overdue_ms = 60000};
     engine.workers = cursor_skip(&cursor, "WORKERS");
     while (cursor_left(&cursor))
         if (!option(&cursor, "MODEL_EXECUTION_TIMEOUT", &engine.execution_timeout_ms) &&
-            !option(&cursor, "GRACE", &engine.grace_ms))
+            !option(&cursor, "GRACE", &engine.grace_ms) && !option(&cursor, "OVERDUE", &engine.overdue_ms))
             return false;
     return true;
 }
@@ -125,7 +125,7 @@ __attribute__((visibility("default"))) int RedisModule_OnLoad(RedisModuleCtx *ct
     redis.SetModuleAttribs(ctx, "asim", VERSION, REDIS_API_VERSION);
     redis.SetModuleOptions(ctx, OPTION_HANDLE_IO_ERRORS | OPTION_HANDLE_ASYNC_LOADING);
     if (!read_arguments((Cursor){.argv = argv, .argc = argc})) {
-        redis.Log(ctx, "warning", "arguments: [WORKERS] [MODEL_EXECUTION_TIMEOUT ms] [GRACE ms], whole numbers from 0 on");
+        redis.Log(ctx, "warning", "arguments: [WORKERS] [MODEL_EXECUTION_TIMEOUT ms] [GRACE ms] [OVERDUE ms], whole numbers from 0 on");
         return REDIS_ERR;
     }
     int types = tensor_type_register(ctx) && model_type_register(ctx) && script_type_register(ctx);

@@ -237,5 +237,6 @@ bool outcome_take(RedisModuleCtx *ctx, Worker *worker, RedisModuleString **argv,
     else if (head.status != STATUS_DONE || !done(ctx, worker, task, &reader, argv + 2, argc - 2, head.duration_us))
         return false;
     worker->answered++;
+    if (!worker_busy(worker)) alarm_clear(&worker->overdue);
     return true;
 }

@@ -14,7 +14,7 @@ Queue *queue_first(void) { return queues; }
 static size_t queue_count;
 
 const char *queue_refusal(void) {
-    return engine.workers ? "ERR 64 devices have workers, and no more can" : "ERR this server has no inference workers";
+    return engine.workers ? "ERR 32 devices have workers, and no more can" : "ERR this server has no inference workers";
 }
 
 Queue *queue_want(const char *device) {

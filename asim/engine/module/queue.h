@@ -36,11 +36,13 @@ extern struct Engine {
     bool workers;                   /* there are workers, or will be when they are wanted */
     int64_t execution_timeout_ms;   /* what a run may take at most; 0: any time */
     int64_t grace_ms;               /* what a run that nobody waits for any more may still take */
+    int64_t overdue_ms;             /* after the end of its time, until a worker is killed that does not end by itself;
+                                       importing a framework does not count as its time, and may be as long */
 } engine;
 
 /* The queue of a device; from now on that device is wanted. NULL where there are no workers, or too many devices. */
 Queue *queue_want(const char *device);
-enum { MOST_DEVICES = 64 };
+enum { MOST_DEVICES = 32 };
 /* Why there is no queue. */
 const char *queue_refusal(void);
 Queue *queue_first(void);

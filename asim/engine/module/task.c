@@ -128,10 +128,13 @@ void task_reply(RedisModuleCtx *ctx, Worker *worker) {
     static char kept[MOST_KEPT];
     TaskHead heads[MOST_TASKS] = {{0}};
     size_t size = 0;
+    int64_t limit = 0;
     for (int i = 0; i < worker->count; i++) {
         heads[i] = head_of(worker, &worker->tasks[i]);
         size += size_of(&worker->tasks[i], &heads[i]);
+        limit += heads[i].limit_ms;
     }
+    worker_expect(worker, limit);
     if (worker->shares && size >= SHARED_FROM && shared_reserve(&worker->shared, size)) {
         alarm_clear(&worker->give_back);
         write_tasks(worker->shared.data, worker, heads);

@@ -1,6 +1,8 @@
+#define _POSIX_C_SOURCE 200809L
 #include "worker.h"
 
 #include <pthread.h>
+#include <signal.h>
 #include <string.h>
 #include <unistd.h>
 
@@ -173,6 +175,17 @@ void workers_prepare(Queue *queue, Backend backend) {
     workers_feed(queue);
 }
 
+static void overdue(Alarm *alarm) {
+    Worker *worker = CONTAINER(alarm, Worker, overdue);
+    pid_t pid = (pid_t)worker->pid;
+    worker_leave(worker, "ERR the worker that ran this did not end in time; it was killed");
+    if (pid > 1) kill(pid, SIGKILL);
+}
+
+void worker_expect(Worker *worker, int64_t limit_ms) {
+    if (limit_ms) alarm_set(&worker->overdue, now_ms() + limit_ms + engine.overdue_ms, overdue);
+}
+
 void worker_leave(Worker *worker, const char *error) {
     Worker **link = &worker->queue->workers;
     while (*link != worker) link = &(*link)->next;
@@ -186,6 +199,7 @@ void worker_leave(Worker *worker, const char *error) {
     /* tasks that were handed over together are of one object, which is counted once */
     for (; worker_busy(worker); worker->answered++, guilty = false) outcome_lost(worker_task(worker), error, guilty);
     if (worker->gone) redis.Free(worker->gone);
+    alarm_clear(&worker->overdue);
     alarm_clear(&worker->give_back);
     shared_release(&worker->shared);
     worker_close(worker);

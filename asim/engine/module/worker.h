@@ -30,6 +30,7 @@ typedef struct Worker {
     int answered, count;            /* so many of them it has answered */
     bool shares;                    /* it can read shared memory */
     Shared shared;
+    Alarm overdue;                  /* when no timer of the kernel's has ended it: it is stopped, or hangs in the kernel */
     Alarm give_back;                /* the shared memory, when it is not used any more */
     int fetched;                    /* the file in which it was given an object; 0: none */
     Backend prepare;                /* what a PREPARE names */
@@ -64,6 +65,9 @@ void wanted_changed(void);
 static inline bool worker_busy(const Worker *worker) { return worker->answered < worker->count; }
 /* The task that it is to answer next; it has one. */
 static inline Task *worker_task(Worker *worker) { return &worker->tasks[worker->answered]; }
+
+/* It has so long for what it was given; 0: any time. */
+void worker_expect(Worker *worker, int64_t limit_ms);
 
 /* Answers a worker's command with its tasks (task.c). */
 void task_reply(RedisModuleCtx *ctx, Worker *worker);
