@@ -86,7 +86,9 @@ class FakeWorker:
         assert self.task is not None
         tensors = self.task.tensors[: self.task.expected]
         data = self.inputs()
-        self.answer(*((tensor.dtype, tensor.dims, data[i]) for i, tensor in enumerate(tensors)), duration_us=duration_us)
+        self.answer(
+            *((tensor.dtype, tensor.dims, data[i]) for i, tensor in enumerate(tensors)), duration_us=duration_us
+        )
 
     def accept(self, inputs: int = 1, outputs: int = 1, digest: bytes = bytes(32)) -> None:
         """Say that what was to be loaded could be."""

@@ -34,7 +34,15 @@ from .inference import (
     workers,
 )  # fmt: skip
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.slow]
+
+
+@pytest.fixture
+def anyio_backend() -> str:
+    """One loop is enough: what counts is outside of it."""
+    return "asyncio"
+
+
 GIB = 1 << 30
 ENDED = "the worker that ran this ended"
 BACKENDS = [

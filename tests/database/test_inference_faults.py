@@ -39,7 +39,15 @@ from .inference import (
 )  # fmt: skip
 from .test_faults import small_disk as small_disk
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.slow]
+
+
+@pytest.fixture
+def anyio_backend() -> str:
+    """One loop is enough: what counts is outside of it."""
+    return "asyncio"
+
+
 ENDED = "the worker that ran this ended"
 
 
