@@ -173,7 +173,7 @@ async def starts_or_says_why(exp, *entities):
     if refusal is None:
         assert group.status is JobState.COMPLETED
     else:
-        assert "GPU requested" in refusal.reply and ".GPU:" in str(refusal)
+        assert "GPU requested" in refusal.reply and "on GPU" in str(refusal)
         assert not exp._session.monitor.work
 
 
