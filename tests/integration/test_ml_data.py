@@ -681,6 +681,7 @@ def test_torch_loaders(
 
 
 @pytest.mark.timeout(120)
+@pytest.mark.slow
 def test_a_torch_worker_without_data(address: str, uploader: SyncTrainingDataUploader, loaders: Any) -> None:
     """A worker for which there is nothing says so in the parent, with the text of its own error."""
     put(uploader, 1)
