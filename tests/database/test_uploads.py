@@ -1,6 +1,7 @@
 """ML objects in databases before applications start: real servers."""
 
 import hashlib
+import importlib.util
 import logging
 import os
 from dataclasses import replace
@@ -22,6 +23,13 @@ from .test_colocated import PING, run
 pytestmark = pytest.mark.anyio
 DEADLINE = 60
 NEGATE = "def negate(x):\n\treturn torch.neg(x)\n"
+
+
+@pytest.fixture
+def torch() -> None:
+    """Scripts need it, where the database runs."""
+    if importlib.util.find_spec("torch") is None:
+        missing("torch is not installed")
 
 
 def timestwo(x):
@@ -93,6 +101,7 @@ def meta(db: Orchestrator, key: bytes, shard: int = 0) -> dict[str, object]:
 
 
 @pytest.mark.parametrize("shards", [1, CLUSTER])
+@pytest.mark.usefixtures("torch")
 async def test_everything_is_there_before_a_model_starts(exp: Experiment, shards: int) -> None:
     """A model in memory, one in a file, a script and a function: on every shard when the application begins."""
     Path("m.onnx").write_bytes(onnx_model(3))
@@ -121,6 +130,7 @@ async def test_everything_is_there_before_a_model_starts(exp: Experiment, shards
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("torch")
 async def test_members_share_one_upload(exp: Experiment) -> None:
     """The objects of an ensemble are stored once, however many members and models have them."""
     db = await deployed(exp)
@@ -135,6 +145,7 @@ async def test_members_share_one_upload(exp: Experiment) -> None:
 
 @pytest.mark.parametrize("shards", [1, CLUSTER])
 @pytest.mark.slow
+@pytest.mark.usefixtures("torch")
 async def test_a_restart_sends_nothing_again(exp: Experiment, shards: int) -> None:
     """What is there is only looked at; what somebody removed or replaced meanwhile is stored again."""
     db = await deployed(exp, shards)
@@ -173,6 +184,7 @@ async def test_a_file_that_changed_is_sent_again(exp: Experiment) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("torch")
 async def test_databases_are_chosen_by_name(exp: Experiment) -> None:
     """An object goes to the databases that were named; without names to all; an unknown name is refused."""
     one, two = exp.create_database(port=0, db_identifier="one"), exp.create_database(port=0, db_identifier="two")
@@ -201,6 +213,7 @@ async def test_no_database_is_an_error(exp: Experiment) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("torch")
 async def test_two_objects_under_one_key(exp: Experiment) -> None:
     """Two models of one start, and one that comes later, may not want different objects under one key."""
     db = await deployed(exp)
@@ -233,7 +246,7 @@ async def test_a_failure_starts_nothing(exp: Experiment) -> None:
     """What the server refuses is told with the object, the key and the shard; no job has run, no database is left."""
     db, app = exp.create_database(port=0), sh(exp, "m", "touch ran")
     for number in range(8):
-        app.add_script(f"s{number}", NEGATE + "#" * number)
+        app.add_ml_model(f"m{number}", "ONNX", onnx_model(number))
     app.add_ml_model("bad", "ONNX", b"no model")
     app.add_ml_model("good", "ONNX", onnx_model())
     text = r"ONNX model 'bad' of m \(on CPU, from memory\): could not be stored as 'bad' in database orchestrator "
@@ -263,6 +276,7 @@ async def test_large_files_come_in_blocks(exp: Experiment, monkeypatch: pytest.M
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("torch")
 async def test_progress_is_told(exp: Experiment, caplog: pytest.LogCaptureFixture) -> None:
     """Many objects are announced, and what was done is in the log and among the events of the database's job."""
     db = await deployed(exp)
@@ -284,6 +298,7 @@ async def test_progress_is_told(exp: Experiment, caplog: pytest.LogCaptureFixtur
 
 @pytest.mark.parametrize("shards", [1, CLUSTER])
 @pytest.mark.slow
+@pytest.mark.usefixtures("torch")
 async def test_upload_at_any_time(exp: Experiment, shards: int) -> None:
     """The same without a start; again it sends nothing; with ``replace`` another object may take a name."""
     db = await deployed(exp, shards)
@@ -300,6 +315,7 @@ async def test_upload_at_any_time(exp: Experiment, shards: int) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("torch")
 async def test_another_experiment_finds_them_there(exp: Experiment) -> None:
     """A database that was found again: what is in it already is recognised by its digest, and the rest is stored."""
     db = await deployed(exp)
@@ -429,6 +445,7 @@ async def test_a_server_that_goes_away(exp: Experiment, end: str, monkeypatch: p
 
 
 @pytest.mark.parametrize("kind", ["tcp", pytest.param("uds", marks=pytest.mark.slow)])
+@pytest.mark.usefixtures("torch")
 async def test_colocated(exp: Experiment, kind: str) -> None:
     """A database beside a model has its objects before the model's first rank starts, also what is in memory."""
     Path("m.onnx").write_bytes(onnx_model(3, 300_000))
@@ -454,6 +471,7 @@ async def test_colocated(exp: Experiment, kind: str) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("torch")
 async def test_colocated_and_standard(exp: Experiment) -> None:
     """Objects go to the colocated database, unless a standard one is named."""
     db = await deployed(exp)
