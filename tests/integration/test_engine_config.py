@@ -51,7 +51,7 @@ def test_harmless(user: redis.Redis, db: redis.Redis, name: str, new: str) -> No
     "name",
     ["dir", "dbfilename", "bind", "port", "requirepass", "masterauth", "replica-announce-ip", "cluster-announce-ip",
      "aclfile", "logfile", "unixsocket", "loadmodule", "protected-mode", "tls-cert-file", "proc-title-template",
-     "oom-score-adj", "appendonly", "slaveof", "enable-debug-command", "", "slowlog-", "maxmemory\0", "*", "max*"],
+     "oom-score-adj", "appendonly", "timeout", "client-output-buffer-limit", "client-query-buffer-limit", "slaveof", "enable-debug-command", "", "slowlog-", "maxmemory\0", "*", "max*"],
 )  # fmt: skip
 def test_harmful(user: redis.Redis, db: redis.Redis, name: str) -> None:
     """Everything else is refused, also through the back door and beside something harmless."""
