@@ -65,9 +65,8 @@ Worker *worker_attach(Queue *queue, unsigned long long client) {
     return worker;
 }
 
-static Task *begin(Worker *worker, Work work, Job *jobs, int64_t rows) {
-    worker->tasks[worker->count] = (Task){.number = ++last_task, .work = work, .jobs = jobs, .rows = rows};
-    return &worker->tasks[worker->count++];
+static void begin(Worker *worker, Work work, Job *jobs, int64_t rows) {
+    worker->tasks[worker->count++] = (Task){.number = ++last_task, .work = work, .jobs = jobs, .rows = rows};
 }
 
 static bool others_are_free(const Worker *one) {
