@@ -223,12 +223,13 @@ class Supervisor:
     def tend(self) -> float:
         """Start what is wanted, reap what has ended, start that again. Seconds until this should be done again."""
         now, pause = time.monotonic(), LONG
-        for device in self._devices:
+        devices = self._devices  # the listener may put others there meanwhile
+        for device in devices:
             if device not in self._places and len(self._places) < MOST_DEVICES:
                 self._places[device] = self._new(device)
             for place in self._places.get(device, ()):
                 pause = min(pause, place.tend(now))
-        self._judge()
+        self._judge(devices)
         if self._places:
             rotate(self._wanted.log)
         return pause
@@ -237,10 +238,10 @@ class Supervisor:
         workers = self._wanted.per_device * min(len(self._devices), MOST_DEVICES)
         return [Place(device, self._wanted, workers) for _ in range(self._wanted.per_device)]
 
-    def _judge(self) -> None:
+    def _judge(self, devices: Sequence[str]) -> None:
         """Tell the server of which devices there will be no workers: once, until one reaches it."""
         news = {}
-        for device in self._devices:
+        for device in devices:
             lost = min(self._places.get(device, ()), key=lambda place: place.lost, default=None)
             if lost and lost.lost < HOPELESS:
                 self._told.discard(device)

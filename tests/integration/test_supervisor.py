@@ -175,6 +175,25 @@ def test_clients_are_told_when_there_is_no_hope(wanted: Wanted, program: Callabl
         keeper.close()
 
 
+def test_a_device_that_is_wanted_just_now(wanted: Wanted, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the listener hears of while the others are tended is no device for which there is no room."""
+    workers = Supervisor(wanted)
+    workers._devices = ["CPU"]
+    told: list[object] = []
+    monkeypatch.setattr(workers, "_tell", told.append)
+
+    def tend(_place: Place, _now: float) -> float:
+        workers._devices = ["CPU", "GPU:1"]
+        return LONG
+
+    monkeypatch.setattr(Place, "tend", tend)
+    workers.tend()
+    assert list(workers._places) == ["CPU"]
+    workers.tend()
+    assert list(workers._places) == ["CPU", "GPU:1"]
+    assert not told and not workers._told
+
+
 def test_what_could_not_be_told_is_told_again(
     wanted: Wanted, program: Callable[[str], None], capfd: pytest.CaptureFixture[str]
 ) -> None:
