@@ -14,8 +14,9 @@ from .databases import Databases
 from .entities import DBNode, Ensemble, Entity, Orchestrator, models_of
 from .entities.names import check_name
 from .errors import AsimError, ConfigError, ConfigTypeError, allowed
-from .factories import Factories, capabilities_of
+from .factories import Factories
 from .launchers.base import Launcher
+from .launching import Launching
 from .status import JobState
 from .tables import table
 from .units import Seconds, seconds
@@ -31,7 +32,6 @@ if TYPE_CHECKING:
 LOG = logging.getLogger("asim")
 STOP_GRACE = 5.0
 """Seconds between SIGTERM and SIGKILL."""
-_ON_EXIT = ("stop", "wait", "detach")
 Params = Mapping[str, object] | str | Sequence[str] | None
 
 
@@ -43,13 +43,16 @@ class Experiment(Factories, Databases):
 
     :param name: also the name of its directory.
     :param exp_path: its directory; default ``<current directory>/<name>``. Created when it is first needed.
-    :param launcher: "local", or "auto" for what this machine has. (The texts of slurm, pbs, pals, lsf and sge can be
-        previewed.) Or an object of your own, see :class:`asim.launchers.base.Launcher`.
+    :param launcher: "local", "slurm", "pbs", "pals", "lsf", "sge", or "auto" for what this machine has; the name of a
+        launcher that another package brings; or an object of your own, see :class:`asim.launchers.base.Launcher`.
     :param max_concurrent: how many jobs may run at once; the others wait in order. None: no limit, as coupled jobs may
         wait for each other.
     :param on_exit: what :meth:`aclose` does with jobs that still run: "stop" them, "wait" for them (if the body ended by
         an exception they are stopped), or "detach": leave them running, their ends recorded in the directory.
     :param stop_grace: seconds between SIGTERM and SIGKILL.
+    :param min_poll: least seconds between two queries of a workload manager. One is made for all jobs, after half the time
+        that has passed since anything changed.
+    :param max_poll: most seconds between two queries.
     :raises ConfigError: naming the field, the value, and what is allowed.
     """
 
@@ -62,6 +65,8 @@ class Experiment(Factories, Databases):
         max_concurrent: int | None = None,
         on_exit: OnExit = "stop",
         stop_grace: Seconds = STOP_GRACE,
+        min_poll: Seconds = 1.0,
+        max_poll: Seconds = 30.0,
     ) -> None:
         self.name = check_name("Experiment: name", name)
         self.config = Config.from_env()
@@ -69,13 +74,7 @@ class Experiment(Factories, Databases):
             raise ConfigTypeError(allowed("exp_path", exp_path, "must be a path (str or os.PathLike)"))
         given = check_text("exp_path", os.fspath(exp_path)) if exp_path is not None else name
         self.exp_path = os.path.normpath(os.path.join(self.config.cwd, given or name))
-        self._own_launcher = launcher if not isinstance(launcher, str) else None
-        self._capabilities = capabilities_of(launcher)
-        self._max_concurrent = _whole("max_concurrent", max_concurrent)
-        if on_exit not in _ON_EXIT:
-            raise ConfigError(allowed("on_exit", on_exit, f"must be one of {', '.join(_ON_EXIT)}"))
-        self._on_exit: OnExit = on_exit
-        self._grace = 0.0 if stop_grace == 0 else seconds("stop_grace", stop_grace) or 0.0
+        self._launching = Launching.of(launcher, max_concurrent, on_exit, stop_grace, min_poll, max_poll)
         self._session: Session | None = None
         self._closed = self._interrupted = False
 
@@ -102,7 +101,7 @@ class Experiment(Factories, Databases):
     async def _end(self, *, failed: bool, interrupted: bool) -> None:
         self._closed = True
         if self._session is not None:
-            await self._session.aclose(self._on_exit, failed=failed, interrupted=interrupted)
+            await self._session.aclose(self._launching.on_exit, failed=failed, interrupted=interrupted)
 
     def _runtime(self) -> Session:
         """The runtime, made when it is first needed (in the event loop that then owns it)."""
@@ -111,25 +110,14 @@ class Experiment(Factories, Databases):
         if self._session is None:
             from .runtime.session import Session
 
+            how = self._launching
             self._session = Session(
-                self.name, self.exp_path, self.config, self._capabilities, self._launcher, self._grace
+                self.name, self.exp_path, self.config, how.capabilities, self._launcher, how.grace, how.max_concurrent
             )
         return self._session
 
     def _launcher(self, token: str) -> Launcher:
-        if self._own_launcher is not None:
-            return self._own_launcher
-        from .launchers.local import LocalLauncher
-        from .runtime.journal import records_path
-
-        return LocalLauncher(
-            self.config,
-            run=token,
-            records=records_path(self.exp_path, token),
-            max_concurrent=self._max_concurrent,
-            grace=self._grace,
-            detach=self._on_exit == "detach",
-        )
+        return self._launching.make(self.config, self.exp_path, token)
 
     # -- doing
 
@@ -235,8 +223,7 @@ class Experiment(Factories, Databases):
             if isinstance(entity, Orchestrator) and entity in self._runtime().databases.foreign:
                 await self._runtime().databases.shut_down(entity)
                 entities = tuple(other for other in entities if other is not entity)
-        jobs = self._jobs(entities)
-        await self._runtime().cancel(jobs)
+        await self._runtime().cancel(list(dict.fromkeys(self._jobs(entities))))
 
     async def preview(
         self,
@@ -388,13 +375,3 @@ class Experiment(Factories, Databases):
             elapsed = f"{job.elapsed:.4f}" if job.elapsed is not None else None
             rows.append([job.name, job.model.type, job.pid, runs[job.name], elapsed, job.status, job.returncode])
         return table(rows, headers, style)
-
-
-def _whole(field: str, value: int | None) -> int | None:
-    if value is None:
-        return None
-    if isinstance(value, bool) or not isinstance(value, int):
-        raise ConfigTypeError(allowed(field, value, "must be an int or None"))
-    if value < 1:
-        raise ConfigError(allowed(field, value, "must be 1 or more, or None"))
-    return value

@@ -9,12 +9,15 @@ from typing import Any
 
 from .config import Config
 from .entities import Ensemble, Model, Orchestrator
+from .entities.ensemble import Placement
 from .errors import ConfigError, ConfigTypeError, MissingFileError, allowed
-from .launchers.base import KNOWN, Capabilities, Launcher
+from .launchers.base import KNOWN
+from .launching import Launching
 from .policies import Retry
 from .settings.base import RunSettings
 from .settings.batch import BatchSettings
 from .settings.container import Container
+from .settings.script import Pack
 from .strategies import Strategy
 from .units import Seconds
 
@@ -25,13 +28,13 @@ class Factories:
     """The ``create_*`` methods of :class:`~asim.Experiment`."""
 
     config: Config
-    _capabilities: Capabilities
+    _launching: Launching
     _numbers = 0
 
     @property
     def launcher(self) -> str:
         """The launcher's name."""
-        return self._capabilities.launcher
+        return self._launching.capabilities.launcher
 
     def create_run_settings(
         self,
@@ -65,7 +68,7 @@ class Factories:
         settings = kind(exe, exe_args, run_args=run_args, env_vars=env_vars, container=container, **kwargs)
         if kind is not RunSettings and "/" in command:
             settings.run_command = command
-        if self._capabilities.local_programs and container is None and self._which(settings.exe) is None:
+        if self._launching.capabilities.local_programs and container is None and self._which(settings.exe) is None:
             raise MissingFileError(allowed("exe", settings.exe, "no such executable file here or in PATH"))
         return settings
 
@@ -77,7 +80,7 @@ class Factories:
 
             words = candidates(self.launcher) if self.launcher in KNOWN else ("",)
             return next((one for one in words if not one or self._which(one)), words[0] if words else "")
-        if word and self._capabilities.local_programs and self._which(word) is None:
+        if word and self._launching.capabilities.local_programs and self._which(word) is None:
             raise MissingFileError(allowed("run_command", word, "no such executable file here or in PATH"))
         return word
 
@@ -151,6 +154,8 @@ class Factories:
         n_models: int | None = None,
         seed: int | None = None,
         fail_fast: bool = False,
+        pack: Pack = "job",
+        placement: Placement = "step",
         timeout: Seconds | None = None,
         retries: int | Retry | None = None,
     ) -> Ensemble:
@@ -177,6 +182,8 @@ class Factories:
             n_models=n_models,
             seed=seed,
             fail_fast=fail_fast,
+            pack=pack,
+            placement=placement,
             timeout=timeout,
             retries=retries,
         )
@@ -206,6 +213,8 @@ class Factories:
             what = f"a database is started by its experiment's own launcher, which is {self.launcher}"
             raise ConfigError(allowed("launcher", kwargs["launcher"], what))
         kwargs.pop("launcher", None)
+        if run_command == "auto" and self.launcher != "local":
+            run_command = self._run_command(run_command)
         return Orchestrator(
             path,
             port,
@@ -226,20 +235,3 @@ class Factories:
     def _next_name(self) -> str:
         number, self._numbers = self._numbers, self._numbers + 1
         return f"ensemble_{number}" if number else "ensemble"
-
-
-def capabilities_of(launcher: str | Launcher) -> Capabilities:
-    """What is known of a launcher before it is used.
-
-    :raises ConfigError: no such launcher.
-    """
-    if not isinstance(launcher, str):
-        if not isinstance(getattr(launcher, "capabilities", None), Capabilities):
-            raise ConfigTypeError(allowed("launcher", launcher, "must be a str or a Launcher"))
-        return launcher.capabilities
-    word = launcher.lower()
-    if word in ("local", "auto"):
-        return Capabilities(launcher="local", batch=False, local_programs=True)
-    if word not in KNOWN:
-        raise ConfigError(allowed("launcher", launcher, f"must be auto or one of {', '.join(KNOWN)}"))
-    return Capabilities(launcher=word, batch=True, starts=False)

@@ -94,6 +94,11 @@ def databases(entities: Iterable[object]) -> list[Orchestrator]:
 
 
 def batch_entities(entities: Iterable[Any]) -> list[Entity]:
-    """Those of ``entities`` whose members are run by a batch job."""
-    listed = (entity for entity in entities if not isinstance(entity, Orchestrator))
-    return [entity for entity in listed if entity.batch_settings is not None]
+    """Those of ``entities`` that are batch jobs, and the members with settings of their own of ensembles that are none."""
+    found: list[Entity] = []
+    for entity in entities:
+        if isinstance(entity, Ensemble) and entity.batch_settings is None:
+            found += [model for model in entity.models if model.batch_settings is not None]
+        elif not isinstance(entity, Orchestrator) and entity.batch_settings is not None:
+            found.append(entity)
+    return found

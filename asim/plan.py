@@ -14,10 +14,14 @@ from .database.address import Address
 from .database.config import NodeConfig
 from .database.objects import Content, Upload
 from .entities import DBNode, Ensemble, Entity, Model, Orchestrator
+from .entities.ensemble import Placement
 from .entities.mlobjects import MLObject
 from .generate import Layouts, Source, Unit
-from .launchers.base import Capabilities
+from .launchers.base import Capabilities, JobKey
+from .launchers.batches import Folders, Submit, submits
 from .policies import Retry, When
+from .settings.batch import BatchSettings
+from .settings.script import Pack
 
 Member = tuple[Model, Ensemble | None]
 
@@ -28,6 +32,7 @@ class Context:
 
     :ivar python: the interpreter that runs asim's own programs where jobs run.
     :ivar environ: the environment that jobs start from.
+    :ivar grace: seconds between SIGTERM and SIGKILL.
     :ivar databases: those that run now.
     :ivar uploaded: of each of these, what this experiment has stored in it: key -> object.
     """
@@ -39,6 +44,8 @@ class Context:
     token: str
     python: str = "python3"
     environ: Mapping[str, str] = field(default_factory=dict)
+    grace: float = 5.0
+    max_concurrent: int | None = None
     databases: Sequence[Address] = ()
     uploaded: Mapping[str, Mapping[str, Upload]] = field(default_factory=dict)
     busy: Collection[str] = frozenset()
@@ -71,6 +78,21 @@ class Facts:
     contents: Mapping[int, Content] = field(default_factory=dict)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class BatchRequest:
+    """What a scheduler is asked for on behalf of one entity's jobs.
+
+    :ivar name: the entity's name.
+    :ivar pack: "job": all of them in one batch job; "array": a task for each; "separate": a batch job for each.
+    :ivar home: where the script's own output goes: this path with ``.out`` and ``.err``.
+    """
+
+    name: str
+    settings: BatchSettings
+    pack: Pack
+    home: str
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JobSpec:
     """One job, fully resolved: what a launcher gets.
@@ -81,6 +103,11 @@ class JobSpec:
     :ivar cwd: absolute working directory.
     :ivar outputs: absolute directory of ``<name>.out`` and ``<name>.err``.
     :ivar timeout: seconds that it may run.
+    :ivar batch: what batch job it is in; None: it is a process.
+    :ivar own_files: its command opens its output files itself.
+    :ivar placement: "agent": as a process of the agent of a node, in an allocation.
+    :ivar cpus: how many CPUs it needs there.
+    :ivar together: other models that the same command runs (the other shards of a database).
     """
 
     name: str
@@ -92,6 +119,11 @@ class JobSpec:
     outputs: str
     timeout: float | None
     retries: Retry | None
+    batch: BatchRequest | None = None
+    own_files: bool = False
+    placement: Placement = "step"
+    cpus: int = 1
+    together: tuple[Model, ...] = ()
 
     def with_env(self, env: Environment) -> JobSpec:
         """The same with another environment."""
@@ -117,17 +149,6 @@ class JobSpec:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class BatchPlan:
-    """One batch job: the script and the command that submits it."""
-
-    name: str
-    script_path: str
-    script: str
-    submit: tuple[str, ...]
-    members: tuple[str, ...]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class DatabasePlan:
     """One database: what its shards are told (all but the secret), and the jobs that they run in."""
 
@@ -149,7 +170,6 @@ class LaunchPlan:
     units: list[Unit] = field(default_factory=list)
     layouts: Layouts
     jobs: list[JobSpec] = field(default_factory=list)
-    batches: list[BatchPlan] = field(default_factory=list)
     databases: list[DatabasePlan] = field(default_factory=list)
     uploads: dict[str, list[Upload]] = field(default_factory=dict)
     beside: dict[str, list[Upload]] = field(default_factory=dict)
@@ -161,6 +181,17 @@ class LaunchPlan:
     def warnings(self) -> Sequence[str]:
         """What the user should know, once per file or template."""
         return [*self.layouts.warnings, *self.notes]
+
+    @property
+    def batches(self) -> list[Submit]:
+        """The batch jobs, as they are submitted if these jobs are the first of their run."""
+        context, dialect = self.context, self.context.capabilities.dialect
+        if dialect is None:
+            return []
+        jobs = ((JobKey(number), job) for number, job in enumerate(self.jobs, 1))
+        folders = Folders.of(context.path, context.token)
+        limit = context.max_concurrent
+        return list(submits(dialect, jobs, folders, context.token, grace=context.grace, throttle=limit))
 
     @property
     def directories(self) -> list[str]:

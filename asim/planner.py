@@ -25,13 +25,14 @@ from .database.planning import (
 )
 from .database.targets import Targets, beside_config, wanted_objects
 from .entities import Ensemble, Entity, Model, Orchestrator
+from .entities.ensemble import Placement
 from .errors import ConfigError, EntityExistsError, MissingFileError, UnsupportedError, allowed
 from .generate import Layouts, Unit
 from .members import place
 from .ordering import check_dependencies
-from .plan import BatchPlan, Context, Facts, JobSpec, LaunchPlan, Member, Needs
+from .plan import BatchRequest, Context, Facts, JobSpec, LaunchPlan, Member, Needs
 from .policies import retry_of
-from .settings import BatchContext, BatchSettings, RunSettings, Step, StepContext
+from .settings import BatchSettings, RunSettings, StepContext
 
 SLICE = 256
 """Members planned between two chances for other tasks to run."""
@@ -127,6 +128,20 @@ def refuse_busy(names: Iterable[str]) -> None:
         raise EntityExistsError(allowed("entities", name, "a job of this name is still running in this experiment"))
 
 
+def check_placement(model: Model, settings: RunSettings, batch: BatchRequest | None) -> None:
+    """Refuse members that an agent of a node cannot start.
+
+    :raises UnsupportedError: they are batch jobs.
+    :raises ConfigError: they run on several nodes, or have several tasks that only a run command can start.
+    """
+    if batch is not None:
+        what = "members of batch jobs are started by their scripts; leave batch_settings out, or placement"
+        raise UnsupportedError(allowed(f"{model.name}: placement", "agent", what))
+    if not settings.single_node:
+        what = 'this member wants several nodes, or tasks of the run command; use placement="step"'
+        raise ConfigError(allowed(f"{model.name}: placement", "agent", what))
+
+
 class Planner:
     """Makes one :class:`LaunchPlan`, a slice of members at a time (:meth:`steps`), so that a loop is never held up."""
 
@@ -136,7 +151,6 @@ class Planner:
         self.plan = LaunchPlan(context=context, layouts=layouts)
         self._steps: dict[tuple[int, tuple[str, ...]], tuple[tuple[str, ...], Environment]] = {}
         self._homes: dict[Model, str] = {}
-        self._steps_of: dict[str, Step] = {}
 
     def generation(self, units: Sequence[Unit], overwrite: bool = False) -> None:
         """Plan these directories. That of a job which still runs is left alone."""
@@ -156,14 +170,13 @@ class Planner:
             check_files(self._context, databases, self._facts.sources)
         self.plan.databases += plan_databases(self._context, databases)
         uploads = Targets(self.plan, [database.name for database in databases], self._facts.contents)
+        requests = {entity: self._request(entity) for entity in batches}
         for index, (model, ensemble) in enumerate(found):
             uploads.add(model)
-            in_batch = model in batches or ensemble in batches
-            self.plan.jobs.append(self._job(model, ensemble, in_batch))
+            batch = requests.get(ensemble) if ensemble in requests else requests.get(model)
+            self.plan.jobs.append(self._job(model, ensemble, batch))
             if index % SLICE == SLICE - 1:
                 yield
-        for entity in batches:
-            self.plan.batches.append(self._batch(entity))
 
     def _check(self, found: Sequence[Member], batches: Sequence[Entity], databases: Sequence[Orchestrator]) -> None:
         context = self._context
@@ -176,11 +189,20 @@ class Planner:
         check_colocated(found, [*context.databases, *starting])
         check_dependencies(found, {*context.known, *shards} if shards else context.known)
 
-    def _job(self, model: Model, ensemble: Ensemble | None, in_batch: bool) -> JobSpec:
+    def _request(self, entity: Any) -> BatchRequest:
+        settings: BatchSettings = entity.batch_settings
+        home = os.path.join(self._context.path, entity.name)
+        pack = entity.pack if isinstance(entity, Ensemble) else "separate"
+        return BatchRequest(name=entity.name, settings=settings.copy(), pack=pack, home=home)
+
+    def _job(self, model: Model, ensemble: Ensemble | None, batch: BatchRequest | None) -> JobSpec:
         home = self._homes.get(model) or place(self._context, model, ensemble) or model._generated
         cwd, outputs = (home, home) if home else (self._context.cwd, self._context.path)
         settings = model.settings_view
-        argv, env = self._command(model, settings, cwd, outputs, in_batch)
+        placed: Placement = "agent" if ensemble and ensemble.placement == "agent" and not self._local else "step"
+        if placed == "agent":
+            check_placement(model, settings, batch)
+        argv, env = self._command(model, settings, cwd, outputs, batch is not None, placed == "agent", ensemble is not None)
         timeout = model._timeout or (ensemble._timeout if ensemble else None) or settings.timeout
         retries = model._retries or (ensemble._retries if ensemble else None)
         if retries is None and settings.retries is not None:
@@ -195,17 +217,21 @@ class Planner:
             outputs=outputs,
             timeout=timeout,
             retries=retries,
+            batch=batch,
+            own_files=settings.OWN_FILES and not self._local and placed == "step",
+            placement=placed,
+            cpus=settings.cpus if placed == "agent" else 1,
         )
 
     def _command(
-        self, model: Model, settings: RunSettings, cwd: str, outputs: str, in_batch: bool
+        self, model: Model, settings: RunSettings, cwd: str, outputs: str, in_batch: bool, alone: bool, beside: bool
     ) -> tuple[tuple[str, ...], Environment]:
         args = tuple(model.exe_args)
         key = (id(settings), args)
         known = self._steps.get(key) if model._colocated is None else None
         if known is not None:
             return known
-        launcher = self._context.capabilities.launcher
+        launcher = "local" if alone else self._context.capabilities.launcher
         for part in settings.mpmd:
             if part.container is None:
                 self._program(model, "mpmd exe", part.exe)
@@ -223,6 +249,8 @@ class Planner:
                 run_command=self._program(model, "run_command", settings.run_command) if settings.run_command else "",
                 launcher=launcher,
                 in_batch=in_batch,
+                beside=beside,
+                alone=alone,
             )
         )
         env = dict(step.env)
@@ -231,13 +259,15 @@ class Planner:
             objects = beside_config(self._context, self.plan.beside.get(model.name, ()))
             self.plan.files.update(colocated_file(self._context, model, outputs, held, objects))
         self.plan.files.update(step.files)
-        if in_batch:
-            self._steps_of[model.name] = step
         argv = (self._program(model, "exe", step.argv[0]), *step.argv[1:])
         made = (argv, tuple(env.items()))
         if settings.placeless(launcher) and not in_batch and model._colocated is None:
             self._steps[key] = made
         return made
+
+    @property
+    def _local(self) -> bool:
+        return self._context.capabilities.dialect is None
 
     def _program(self, model: Model, field: str, word: str) -> str:
         if not self._context.capabilities.local_programs or word in self._facts.programs.values():
@@ -248,24 +278,3 @@ class Planner:
         if found is None:
             raise MissingFileError(allowed(f"{model.name}: {field}", word, "no such executable file here or in PATH"))
         return found
-
-    def _batch(self, entity: Entity) -> BatchPlan:
-        settings = _batch_settings(entity)
-        models = entity.models if isinstance(entity, Ensemble) else [entity]
-        home = os.path.join(self._context.path, entity.name)
-        context = BatchContext(name=entity.name, stdout=f"{home}.out", stderr=f"{home}.err")
-        specs = {job.name: job for job in self.plan.jobs}
-        lines = [(specs[model.name].cwd, self._steps_of[model.name]) for model in models]
-        return BatchPlan(
-            name=entity.name,
-            script_path=f"{home}.sh",
-            script=settings.script(context, lines),
-            submit=settings.submit_argv(f"{home}.sh"),
-            members=tuple(model.name for model in models),
-        )
-
-
-def _batch_settings(entity: Any) -> BatchSettings:
-    settings = entity.batch_settings
-    assert isinstance(settings, BatchSettings)
-    return settings

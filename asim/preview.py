@@ -45,13 +45,13 @@ def as_dict(plan: LaunchPlan) -> dict[str, Any]:
         "jobs": [_job(job, files.get(job.name, []), plan.beside.get(job.name, [])) for job in plan.jobs],
         "batches": [
             {
-                "name": batch.name,
-                "submit": batch.submit,
-                "script_path": batch.script_path,
-                "script": batch.script,
-                "members": batch.members,
+                "name": submit.batch.name,
+                "submit": submit.command.argv,
+                "script_path": submit.batch.script,
+                "script": submit.text,
+                "members": submit.names,
             }
-            for batch in plan.batches
+            for submit in plan.batches
         ],
         "warnings": list(plan.warnings),
     }

@@ -5,12 +5,13 @@ numpy is never imported: its scalars and arrays are known by ``ndim``, ``item()`
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from numbers import Number
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, TypeVar
 
 from .errors import ConfigError, ConfigTypeError, allowed
 
+T = TypeVar("T")
 # A str, int, float, bool or numpy scalar; Any because numpy is not imported here.
 Scalar: TypeAlias = str | int | float | bool | Any
 
@@ -187,6 +188,16 @@ def plain(value: object) -> object:
         return [plain(item) for item in items]
     scalar = _plain(value)
     return scalar if isinstance(scalar, (str, int, float, bool)) else str(scalar)
+
+
+def one_of(field: str, value: T, choices: Sequence[T]) -> T:
+    """One of a few words.
+
+    :raises ConfigError: it is another.
+    """
+    if value not in choices:
+        raise ConfigError(allowed(field, value, f"must be one of {', '.join(map(str, choices))}"))
+    return value
 
 
 def check_text(field: str, value: str) -> str:

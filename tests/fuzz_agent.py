@@ -53,6 +53,7 @@ def hello(place: str) -> list[Any]:
 
 def good_messages(place: str) -> list[list[Any]]:
     """Messages that an agent accepts."""
+    run = {"argv": ["true"], "env": [["A", "b"], ["C", None]], "cwd": place, "stdin": "", "timeout": 5, "limit": 100}
     job = [1, 0, 0, place, f"{place}/o", f"{place}/e", None, False]
     return [
         ["spawn", {"argv": [["/bin/true"]], "env": [[["A", "b"], ["C", None]]], "jobs": [job, [2, *job[1:]]]}],
@@ -72,6 +73,11 @@ def good_messages(place: str) -> list[list[Any]]:
             True,
         ],
         ["files", 2, [["template", "o", 0, ["a", "T", "b"]], ["render", f"{place}/r", 0, ["1"], 420]], False],
+        ["run", 3, {**run, "argv": ["cat"], "stdin": "x" * 99}],
+        ["run", 4, {**run, "argv": ["sleep", "1"], "timeout": 0.01}],
+        ["unrun", 4],
+        ["watch", place, 0.01],
+        ["watch", place, 0],
         ["stop", [1, 4], 0.1],
         ["bye", [1]],
         ["bye", "all"],
@@ -147,7 +153,7 @@ def one(rng: random.Random, place: str) -> None:
     while answer:
         (size,) = struct.unpack_from("!I", answer)
         message = json.loads(answer[4 : 4 + size])
-        assert message[0] in ("ready", "news", "files", "fatal"), (data, message)
+        assert message[0] in ("ready", "news", "files", "said", "ran", "seen", "fatal"), (data, message)
         del answer[: 4 + size]
 
 

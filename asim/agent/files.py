@@ -97,6 +97,47 @@ class Files:
         return copy(raw(source), raw(path))
 
 
+class Batches:
+    """Every batch that is not finished, by its number; ``tell`` sends a message."""
+
+    def __init__(self, tell):
+        self.tell, self.known = tell, {}
+
+    def add(self, number, actions, last):
+        batch = self.known.setdefault(number, Files())
+        batch.add(actions, last)
+        if batch.idle():  # it failed before this part came, or there was nothing in it
+            self.done(number, batch, None)
+
+    def forget(self):
+        """Nobody will send the rest: only what is complete is finished."""
+        self.known = {number: batch for number, batch in self.known.items() if batch.complete}
+
+    def next(self):
+        return next((number for number, batch in self.known.items() if not batch.idle()), None) if self.known else None
+
+    def step(self, number):
+        batch, error = self.known[number], None
+        try:
+            batch.step()
+        except OSError as exc:
+            error = [exc.errno, exc.strerror or str(exc), batch.path, batch.verb]
+        except Exception as exc:  # a broken action, or a tree that is too deep: the batch's error, not all jobs' end
+            error = [errno.EINVAL, "%s: %s" % (type(exc).__name__, exc), str(batch.path), batch.verb]
+        if error or batch.idle():
+            self.done(number, batch, error)
+
+    def done(self, number, batch, error):
+        """Tell how a batch ended: at its first error, or when its last part is done. Parts that come after an error are dropped."""
+        if error:
+            batch.failed, batch.current = True, None
+            batch.actions.clear()
+        if batch.complete:
+            del self.known[number]
+        if error or (batch.complete and not batch.failed):
+            self.tell("files", number, batch.done, error)
+
+
 def put(fd, data):
     try:
         view = memoryview(data)

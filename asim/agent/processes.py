@@ -61,28 +61,52 @@ def start(job, env):
             fds.append(fds[0] if job.err == job.out else open_output(job.err))
         except OSError as exc:
             raise OSError(exc.errno, "cannot open its output file: " + os.strerror(exc.errno), exc.filename)
-        if not hasattr(os, "posix_spawn"):  # Python 3.6 and 3.7
-            import subprocess
-
-            child = subprocess.Popen(job.argv, env=env, stdout=fds[0], stderr=fds[1], start_new_session=True)
-            child.returncode = 0  # reaped here, not by Popen
-            return child.pid
-        actions = [(os.POSIX_SPAWN_DUP2, fds[0], 1), (os.POSIX_SPAWN_DUP2, fds[1], 2)]
-        return os.posix_spawn(
-            job.argv[0], job.argv, env, file_actions=actions, setsid=True, setsigmask=(), setsigdef=RESET
-        )
+        return launch(find(job.argv[0], env), job.argv, env, {1: fds[0], 2: fds[1]})
     finally:
         for fd in set(fds):
             os.close(fd)
 
 
-def explain(exc, job):
+def find(program, env):
+    """The file to run: a name without a slash is looked up in the PATH that the command will have."""
+    if b"/" in program:
+        return program
+    for place in env.get(b"PATH", os.defpath.encode()).split(b":"):
+        path = os.path.join(place or b".", program)
+        if os.access(path, os.X_OK) and os.path.isfile(path):
+            return path
+    return program
+
+
+def launch(program, argv, env, fds):
+    """A new session leader; ``fds``: its descriptor -> ours. Signals are as any program expects them."""
+    if hasattr(os, "posix_spawn"):
+        actions = [(os.POSIX_SPAWN_DUP2, ours, theirs) for theirs, ours in fds.items()]
+        return os.posix_spawn(program, argv, env, file_actions=actions, setsid=True, setsigmask=(), setsigdef=RESET)
+    import subprocess  # Python 3.6 and 3.7
+
+    child = subprocess.Popen(
+        argv, executable=program, env=env, stdin=fds.get(0), stdout=fds[1], stderr=fds[2], start_new_session=True,
+        preexec_fn=reset_signals,
+    )  # fmt: skip
+    child.returncode = 0  # reaped here, not by Popen
+    return child.pid
+
+
+def reset_signals():
+    """In a child before its exec: what ``setsigdef`` and ``setsigmask`` do elsewhere."""
+    for number in RESET:
+        signal.signal(number, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_SETMASK, [])
+
+
+def explain(exc, program):
     """Why a process could not be started, in words."""
-    exe = text(job.argv[0])
-    if exc.filename is not None and exc.filename != job.argv[0]:
+    exe = text(program)
+    if exc.filename is not None and exc.filename != program:
         return "%s: %s" % (exc.strerror, text(exc.filename) if isinstance(exc.filename, bytes) else exc.filename)
     if exc.errno == errno.ENOENT:
-        if os.path.exists(job.argv[0]):
+        if os.path.exists(program):
             return "the interpreter that the first line of %s names does not exist" % exe
         return "no such executable: %s" % exe
     if exc.errno == errno.ENOEXEC:

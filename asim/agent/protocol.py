@@ -9,11 +9,11 @@ import json
 import struct
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from ..errors import AgentError
 
-VERSION = 3
+VERSION = 4
 MAX_FRAME = 1 << 26
 
 FileAction = tuple[Any, ...]
@@ -41,6 +41,25 @@ class ProcessSpec:
     stderr: str
     limit: float | None = None
     free: bool = False
+
+
+class Completed(NamedTuple):
+    """How a command ended. Text is UTF-8 with surrogate escapes, so that no byte is lost.
+
+    :ivar code: exit code; negative: the signal that ended it; None: it could not be started, or was stopped after its
+        time (then ``stderr`` says so).
+    """
+
+    argv: tuple[str, ...]
+    code: int | None
+    stdout: str = ""
+    stderr: str = ""
+
+    def words(self) -> str:
+        """What went wrong, for a message: the command, its exit code, and what it said."""
+        said = (self.stderr.strip() or self.stdout.strip())[-2000:]
+        how = "did not end in time or could not be run" if self.code is None else f"ended with code {self.code}"
+        return f"{self.argv[0]} {how}" + (f": {said}" if said else "")
 
 
 _encode = json.JSONEncoder(separators=(",", ":")).encode

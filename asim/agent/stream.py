@@ -53,20 +53,28 @@ class Records:
 class Stream:
     def __init__(self, sock, poller):
         self.sock, self.poller, self.inbox, self.outbox = sock, poller, bytearray(), bytearray()
+        self.fd = sock.fileno()
         sock.setblocking(False)
         poller.register(sock, select.POLLIN)
 
-    def frames(self):
-        """The messages that have arrived. EOFError when the other end is gone; anything that is no frame is a ProtocolError."""
+    def ready(self, fd):
+        """Whether that descriptor's news is a message."""
+        return fd == self.fd
+
+    def receive(self):
         try:
             data = self.sock.recv(1 << 18)
         except (BlockingIOError, InterruptedError):
-            return
+            return b""
         except OSError:
             data = b""
         if not data:
             raise EOFError
-        self.inbox += data
+        return data
+
+    def frames(self):
+        """The messages that have arrived. EOFError when the other end is gone; anything that is no frame is a ProtocolError."""
+        self.inbox += self.receive()
         offset = 0
         while len(self.inbox) - offset >= 4:
             size = struct.unpack_from("!I", self.inbox, offset)[0]
@@ -82,7 +90,10 @@ class Stream:
         del self.inbox[:offset]
 
     def tell(self, *message):
-        self.outbox += pack(dumps(message))
+        self.add(dumps(message))
+
+    def add(self, body):
+        self.outbox += pack(body)
 
     def flush(self, last=False):
         """Send what fits without waiting; ``last``: wait until all of it is gone."""
@@ -95,6 +106,17 @@ class Stream:
         except OSError:
             self.outbox.clear()
         self.poller.modify(self.sock, select.POLLIN | (select.POLLOUT if self.outbox else 0))
+
+    def due(self):
+        """Times at which something is to be done."""
+        return []
+
+    def late(self, _now):
+        return False
+
+    def finish(self):
+        """Send the last of it."""
+        self.flush(last=True)
 
     def close(self):
         self.poller.unregister(self.sock)

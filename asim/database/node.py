@@ -19,6 +19,7 @@ import signal
 import socket
 import sys
 import time
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -279,10 +280,20 @@ def _failed(config: NodeConfig, shard: int, node: Node, words: str) -> int:
 
 
 def main(arguments: list[str]) -> int:
-    """``node CONFIG SHARD``."""
+    """``node CONFIG SHARD``; the shard may be "rank", in a command that starts all of them."""
     with open(arguments[0], "rb") as file:
         config = NodeConfig.from_json(file.read())
-    return run(config, int(arguments[1]), 0 if config.alive else os.getppid())
+    shard = rank_of(Config.from_env().environ) if arguments[1] == RANK else int(arguments[1])
+    return run(config, shard, 0 if config.alive else os.getppid())
+
+
+RANK = "rank"
+_RANKS = ("OMPI_COMM_WORLD_RANK", "PMI_RANK", "PMIX_RANK", "PALS_RANKID", "ALPS_APP_PE", "SLURM_PROCID")
+
+
+def rank_of(environ: Mapping[str, str]) -> int:
+    """The number of this process among those that one parallel command started; 0 where nothing tells."""
+    return next((int(environ[name]) for name in _RANKS if environ.get(name, "").isdigit()), 0)
 
 
 if __name__ == "__main__":

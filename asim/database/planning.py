@@ -11,10 +11,11 @@ from ..entities import Model, Orchestrator
 from ..entities.colocation import ColocatedDB
 from ..errors import ConfigError, EntityExistsError, MissingFileError, UnsupportedError, allowed
 from ..generate import Source
-from ..plan import Context, DatabasePlan, JobSpec, LaunchPlan, Member
+from ..plan import Context, DatabasePlan, LaunchPlan, Member
 from .address import Address, suffix
-from .config import NodeConfig, config_path, new_id
+from .config import NodeConfig, new_id
 from .environment import application_environment
+from .placing import shard_jobs
 
 SLICE = 256
 """Jobs dealt with between two chances for other tasks to run."""
@@ -26,7 +27,7 @@ def plan_databases(context: Context, databases: Sequence[Orchestrator]) -> list[
     """What starting these databases means.
 
     :raises EntityExistsError: one of that name runs already.
-    :raises UnsupportedError: this launcher cannot start databases.
+    :raises ConfigError: it was made for another launcher.
     """
     running = {address.identifier for address in context.databases}
     for database in databases:
@@ -34,12 +35,9 @@ def plan_databases(context: Context, databases: Sequence[Orchestrator]) -> list[
         if database.name in running or busy:
             what = "a database of this name is running in this experiment, if not all of it; stop it first"
             raise EntityExistsError(allowed("db_identifier", database.name, what))
-        if context.capabilities.launcher != database.launcher and context.capabilities.starts:
+        if context.capabilities.launcher != database.launcher:
             what = f"this experiment's launcher is {context.capabilities.launcher}; use its create_database"
             raise ConfigError(allowed(f"{database.name}: launcher", database.launcher, what))
-        if context.capabilities.launcher != "local" and context.capabilities.starts:
-            what = "this launcher cannot start databases"
-            raise UnsupportedError(allowed(f"{database.name}: launcher", context.capabilities.launcher, what))
     _check_ports(databases)
     return [_plan(context, database) for database in databases]
 
@@ -75,7 +73,7 @@ def _plan(context: Context, database: Orchestrator) -> DatabasePlan:
         load_from=[path for field, path in database_files(context, database) if field == "load_from"],
         **engine,
     )
-    return DatabasePlan(database=database, config=config, jobs=tuple(_jobs(context, database, directory)))
+    return DatabasePlan(database=database, config=config, jobs=tuple(shard_jobs(context, database, directory)))
 
 
 def database_files(context: Context, database: Orchestrator) -> list[tuple[str, str]]:
@@ -104,22 +102,6 @@ def _socket(context: Context, field: str, path: str | None) -> str:
             allowed(field, whole, f"must be at most {LONGEST_SOCKET} bytes long; a shorter place is /tmp")
         )
     return whole
-
-
-def _jobs(context: Context, database: Orchestrator, directory: str) -> Iterable[JobSpec]:
-    for shard in database.models:
-        path = config_path(directory, database.name)
-        yield JobSpec(
-            name=shard.name,
-            model=shard,
-            ensemble=None,
-            argv=(context.python, "-P", "-m", "asim.database.node", path, str(shard.shard)),
-            env=(),
-            cwd=directory,
-            outputs=directory,
-            timeout=None,
-            retries=None,
-        )
 
 
 def check_colocated(found: Sequence[Member], others: Iterable[Address]) -> None:

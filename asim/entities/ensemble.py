@@ -4,20 +4,24 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
 from ..errors import ConfigError, ConfigTypeError, EntityExistsError, allowed
 from ..policies import Retry
 from ..settings.base import RunSettings
 from ..settings.batch import BatchSettings
+from ..settings.script import PACKS, Pack
 from ..strategies import Strategy, expand, resolve
 from ..units import Seconds
-from ..values import normalise_params
+from ..values import normalise_params, one_of
 from .base import Entity
 from .files import EntityFiles, Paths
 from .mlhost import Identifiers, MLObjects, Wanted
 from .mlobjects import MLObject
 from .model import Model
+
+Placement = Literal["step", "agent"]
+PLACEMENTS: tuple[Placement, ...] = ("step", "agent")
 
 
 class Ensemble(Entity, MLObjects):
@@ -32,19 +36,33 @@ class Ensemble(Entity, MLObjects):
         value. May be just the name(s), when ``params_as_args`` has the values.
     :param path: directory in which the members' directories are; see :meth:`set_path`.
     :param params_as_args: the name(s) of the parameters that become arguments, or a dict name -> value(s).
-    :param batch_settings: submit all members as one batch job.
+    :param batch_settings: submit the members to the scheduler.
     :param run_settings: what each member runs.
     :param perm_strat: "all_perm", "step", "random", or a function ``f(names, values, n_models) -> list[dict]``.
     :param replicas: see above; with "random" the number of samples.
     :param n_models: SmartSim's name for the number of samples of "random".
     :param seed: makes "random" repeatable.
     :param fail_fast: when one member fails, the others are cancelled.
+    :param pack: with ``batch_settings``: "job": all members in one batch job, at the same time; "array": a task of an
+        array for each; "separate": a batch job for each. (Resources are asked for each batch job, or each task.)
+    :param placement: how members are started in an allocation: "step": by their own run command; "agent": as processes
+        of an agent on each node, which is much faster. For members of one process, or several on one node.
     :param timeout: seconds that each member may run.
     :param retries: how often each member is started again when it fails, or a :class:`~asim.Retry`.
     :raises ConfigError: naming the field, the value, and what is allowed.
     """
 
-    __slots__ = ("_members", "_ml", "batch_settings", "fail_fast", "params", "params_as_args", "run_settings")
+    __slots__ = (
+        "_members",
+        "_ml",
+        "batch_settings",
+        "fail_fast",
+        "pack",
+        "params",
+        "params_as_args",
+        "placement",
+        "run_settings",
+    )
 
     _ml: tuple[Wanted, ...]
 
@@ -62,6 +80,8 @@ class Ensemble(Entity, MLObjects):
         n_models: int | None = None,
         seed: int | None = None,
         fail_fast: bool = False,
+        pack: Pack = "job",
+        placement: Placement = "step",
         timeout: Seconds | None = None,
         retries: int | Retry | None = None,
     ) -> None:
@@ -72,6 +92,8 @@ class Ensemble(Entity, MLObjects):
         self.batch_settings = batch_settings
         self.run_settings = run_settings
         self.fail_fast = bool(fail_fast)
+        self.pack: Pack = one_of(f"{name}: pack", pack, PACKS)
+        self.placement: Placement = one_of(f"{name}: placement", placement, PLACEMENTS)
         self._ml = ()
         self._members: dict[str, Model] = {}
         strategy = resolve(perm_strat)

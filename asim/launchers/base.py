@@ -16,6 +16,7 @@ from ..status import JobState
 if TYPE_CHECKING:
     from ..agent.protocol import FileAction
     from ..plan import JobSpec
+    from .dialect import Dialect
 
 JobKey = NewType("JobKey", int)
 """One attempt of one job in one experiment."""
@@ -40,6 +41,7 @@ class JobStatus(NamedTuple):
     :ivar code: exit code; negative: the signal that ended it; None: it never ran, or nobody knows.
     :ivar reason: in words, "" when the state says it all.
     :ivar pid: process id, for launchers that have one.
+    :ivar host: where that is, if it is not the launcher's own host.
     """
 
     state: JobState
@@ -48,6 +50,7 @@ class JobStatus(NamedTuple):
     reason: str = ""
     pid: int | None = None
     usage: Usage | None = None
+    host: str = ""
 
 
 Sink = Callable[[Sequence[tuple[JobKey, JobStatus]]], None]
@@ -61,12 +64,28 @@ class Capabilities:
     :ivar batch: whether it takes batch jobs.
     :ivar starts: whether this version can start jobs with it (else only its texts can be previewed).
     :ivar local_programs: whether programs are looked up on this machine.
+    :ivar dialect: the language of its workload manager, if it has one.
+    :ivar patience: seconds beyond the grace that the end of its jobs may take.
     """
 
     launcher: str
     batch: bool
     starts: bool = True
     local_programs: bool = False
+    dialect: Dialect | None = None
+    patience: float = 10.0
+
+
+def ended_badly(code: int) -> str:
+    """An exit code that is not 0, in words."""
+    if code > 0:
+        return f"exit code {code}"
+    import signal
+
+    try:
+        return f"killed by {signal.Signals(-code).name}"
+    except ValueError:
+        return f"killed by signal {-code}"
 
 
 class Launcher(Protocol):
@@ -101,6 +120,9 @@ class Launcher(Protocol):
 
     async def cancel(self, keys: Collection[JobKey], grace: float) -> None:
         """Ask for the end of jobs: SIGTERM, ``grace`` seconds, SIGKILL. Their ends are reported as evidence."""
+
+    async def serve(self) -> None:
+        """What must go on while it is open: asking a workload manager, say. Returns when it is closed."""
 
     def abort(self) -> None:
         """It does not answer any more: let go of it by force. ``lost`` is called, and :meth:`recover` follows."""

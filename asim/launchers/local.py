@@ -4,19 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from itertools import chain
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import anyio
-from anyio import to_thread
 
 from ..agent.protocol import FileAction, ProcessSpec
 from ..config import Config
 from ..errors import AgentError, AsimError
 from ..status import JobState
 from ..transport.connection import AgentConnection, NewsRow
+from ..transport.host import Agent
 from ..transport.local import LocalAgent
-from .base import Capabilities, JobKey, JobStatus, Sink, Usage
+from .base import Capabilities, JobKey, JobStatus, Sink, Usage, ended_badly
 
 if TYPE_CHECKING:
     from ..plan import JobSpec
@@ -32,19 +31,28 @@ class LocalLauncher:
 
     :param config: interpreter and environment of the agent.
     :param run: token of this experiment's run; marks its processes.
-    :param records: file to which the agent writes how jobs ended.
+    :param records: file on the agent's host to which it writes how jobs ended.
     :param max_concurrent: how many processes may run at once; None: no limit.
     :param grace: seconds between SIGTERM and SIGKILL.
     :param detach: leave processes running when the driver vanishes.
+    :param agent: how the agent is started and reached; None: a child process here.
     """
 
     name = "local"
     capabilities = CAPABILITIES
 
     def __init__(
-        self, config: Config, *, run: str, records: str, max_concurrent: int | None, grace: float, detach: bool
+        self,
+        config: Config,
+        *,
+        run: str,
+        records: str,
+        max_concurrent: int | None,
+        grace: float,
+        detach: bool,
+        agent: Agent | None = None,
     ) -> None:
-        self._config, self._run, self._grace, self._records = config, run, grace, records
+        self._run, self._grace, self._records = run, grace, records
         self._hello: dict[str, object] = {
             "run": run,
             "cap": max_concurrent,
@@ -52,7 +60,7 @@ class LocalLauncher:
             "records": records,
             "on_eof": "detach" if detach else "stop",
         }
-        self._agent: LocalAgent | None = None
+        self._agent: Agent = agent or LocalAgent(config.python, config.environ)
         self._connection: AgentConnection | None = None
         self._sink: Sink = lambda _: None
         self._on_lost: Callable[[AsimError], None] = lambda _: None
@@ -61,17 +69,19 @@ class LocalLauncher:
 
     async def open(self, sink: Sink, lost: Callable[[AsimError], None]) -> Mapping[str, object]:
         self._sink, self._on_lost = sink, lost
-        agent = self._agent = LocalAgent(self._config.python, self._config.environ)
+        agent = self._agent
         connection = AgentConnection(self._news, self._gone)
         await agent.start(connection)
         try:
             with anyio.fail_after(START_DEADLINE):
-                info = await connection.hello(**self._hello)
+                info = await connection.hello(**self._hello, **agent.options)
         except TimeoutError:
             agent.kill()
+            await agent.close()
             raise AgentError(f"the agent did not answer within {START_DEADLINE:g} s") from None
         except AgentError as exc:
             words = await agent.last_words()
+            await agent.close()
             raise AgentError(f"{exc}\n{words}" if words else str(exc)) from exc
         self._connection = connection
         return info
@@ -104,6 +114,9 @@ class LocalLauncher:
             for key, spec in jobs
         )
 
+    async def serve(self) -> None:
+        """News comes by itself."""
+
     async def poll(self, keys: Collection[JobKey]) -> None:
         """Every start and end is told by the agent as it happens."""
 
@@ -112,13 +125,13 @@ class LocalLauncher:
             self._host().stop(list(keys), grace)
 
     def abort(self) -> None:
-        if self._agent is not None and self._connection is not None and self._lost is None:
+        if self._connection is not None and self._lost is None:
             self._lost = AgentError("the agent did not answer")
             self._agent.kill()
             self._connection.close()
 
     async def close(self, keep: Collection[JobKey] | Literal["all"]) -> None:
-        if self._connection is None or self._agent is None:
+        if self._connection is None:
             return
         kept = self._alive.keys() if keep == "all" else self._alive.keys() & set(keep)
         if self._lost is None:
@@ -126,17 +139,33 @@ class LocalLauncher:
                 await self._connection.bye(keep if keep == "all" else sorted(kept))
             finally:
                 self._connection.close()  # also when nobody waits any longer: the agent then stops what is left
-        if kept and self._lost is None:
-            self._agent.detach()
-        else:
-            await self._agent.last_words()
+        try:
+            if kept and self._lost is None:
+                self._agent.detach()
+            else:
+                await self._agent.last_words()
+        finally:
+            await self._agent.close()
 
     async def recover(self) -> None:
-        if self._agent is None or self._lost is None:
+        if self._connection is None or self._lost is None:
             return
         await self._agent.last_words()
         await self._agent.rescue(self._run, self._grace, [pid for pid in self._alive.values() if pid])
-        self._sink(lines_of(await to_thread.run_sync(_read, self._records)))
+        self._sink(lines_of(await self._agent.read(self._records)))
+
+    @property
+    def host(self) -> AgentConnection:
+        """The connection to the agent.
+
+        :raises AgentError: it was not started.
+        """
+        return self._host()
+
+    @property
+    def alive(self) -> list[JobKey]:
+        """The jobs that were accepted and have not ended."""
+        return list(self._alive)
 
     # -- inside
 
@@ -178,18 +207,6 @@ def status_of(row: Sequence[Any]) -> JobStatus:
     return JobStatus(JobState.FAILED, when, code, ended_badly(code), usage=usage)
 
 
-def ended_badly(code: int) -> str:
-    """An exit code in words."""
-    if code > 0:
-        return f"exit code {code}"
-    import signal
-
-    try:
-        return f"killed by {signal.Signals(-code).name}"
-    except ValueError:
-        return f"killed by signal {-code}"
-
-
 def _stopped(why: str, code: int | None) -> str:
     if why == "timeout":
         return "stopped at its time limit"
@@ -209,10 +226,3 @@ def rows_of(line: bytes) -> list[tuple[JobKey, JobStatus]]:
 def lines_of(data: bytes) -> list[tuple[JobKey, JobStatus]]:
     """A whole records file as evidence."""
     return list(chain.from_iterable(map(rows_of, data.splitlines())))
-
-
-def _read(path: str) -> bytes:
-    try:
-        return Path(path).read_bytes()
-    except FileNotFoundError:
-        return b""

@@ -116,6 +116,7 @@ class Deployments:
         await self._files(replaced(path, config.to_json(), 0o600))
         jobs += await self._submit(plan.jobs)
         shards = await self._reports(config, jobs)
+        _check_reachable(config, shards)
         checkpoint = checkpoint_path(config.directory, config.name)
         database = RunningDatabase(config.name, shards, config.secret, checkpoint, _stale(config))
         try:
@@ -136,7 +137,7 @@ class Deployments:
 
         :raises DatabaseError: one said why it cannot, or ended, or said nothing in time.
         """
-        paths = [config.report(number) for number in range(len(jobs))]
+        paths = [config.report(number) for number in range(len(config.ports) or 1)]
         try:
             return await self._wait_for_reports(config, jobs, paths)
         finally:
@@ -148,16 +149,20 @@ class Deployments:
         while True:
             ended = [job for job in jobs if job.status.terminal]
             found = [report_of(data, config.run) for data in await to_thread.run_sync(read_all, paths)]
-            for job, report in zip(jobs, found, strict=True):
+            for number, report in enumerate(found):
                 if report and "error" in report:
                     with anyio.move_on_after(MARGIN):
-                        await job.wait()  # it is ending by itself; stopped now, it would be told as CANCELLED
+                        await jobs[
+                            number % len(jobs)
+                        ].wait()  # it is ending; stopped now, it would be told as CANCELLED
                     raise DatabaseError(f"database {config.name}: {report['error']}")
             if all(found):
-                return [Shard.of(job.name, report) for job, report in zip(jobs, found, strict=True) if report]
+                return [Shard.of(f"{config.name}_{n}", report) for n, report in enumerate(found) if report]
             if ended:
                 words = await to_thread.run_sync(tail, ended[0].stderr)
                 raise DatabaseError(f"database {config.name}: {ended[0].name} ended: {ended[0].reason}. {words}")
+            if any(job.status in (JobState.NEW, JobState.PENDING) for job in jobs):
+                patience = anyio.current_time() + config.deadline + MARGIN  # in a queue; its time has not begun
             if anyio.current_time() > patience:
                 raise DatabaseError(f"database {config.name}: not ready within {config.deadline + MARGIN:g} s")
             await anyio.sleep(pause)
@@ -178,7 +183,7 @@ class Deployments:
 
     async def _watch(self, orchestrator: Orchestrator, database: RunningDatabase, jobs: Sequence[Job]) -> None:
         """Until the first shard ends: tell what is wrong with any of them, and when it no longer is."""
-        group, ailments = JobGroup(jobs, jobs[0]._control), [""] * len(jobs)
+        group, ailments = JobGroup(jobs, jobs[0]._control), [""] * len(database.shards)
         try:
             while not group._finished:
                 with anyio.move_on_after(HEALTH_PERIOD):
@@ -190,7 +195,8 @@ class Deployments:
                 await self._down(orchestrator, database)
 
     def _tell(self, jobs: Sequence[Job], before: list[str], now: list[str]) -> list[str]:
-        for job, old, new in zip(jobs, before, now, strict=True):
+        for number, (old, new) in enumerate(zip(before, now, strict=True)):
+            job = jobs[number % len(jobs)]
             if old != new and not job.status.terminal:
                 LOG.log(logging.WARNING if new else logging.INFO, "%s: %s", job.name, new or "is well again")
                 self._announce(job, new or "is well again")
@@ -264,6 +270,17 @@ class Deployments:
         """Let go of all: those that are jobs of this experiment are stopped as jobs, unless they are ``detached``."""
         for orchestrator, database in list(self.running.items()):
             await self._down(orchestrator, database, detached or orchestrator in self._foreign)
+
+
+def _check_reachable(config: NodeConfig, shards: Sequence[Shard]) -> None:
+    """Loopback addresses are of no use to other hosts.
+
+    :raises DatabaseError: shards on several hosts have them.
+    """
+    hosts = {shard.host for shard in shards}
+    if len(hosts) > 1 and any(shard.ip.startswith("127.") for shard in shards):
+        what = f"its shards are on {', '.join(sorted(hosts))}, and listen where no other host reaches them"
+        raise DatabaseError(f"database {config.name}: " + allowed("interface", config.interfaces, what))
 
 
 def _stale(config: NodeConfig) -> Callable[[], Awaitable[None]]:

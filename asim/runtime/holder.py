@@ -15,8 +15,6 @@ from .monitor import Monitor
 from .owner import Owner
 
 LOG = logging.getLogger("asim")
-KILL_MARGIN = 10.0
-"""Seconds beyond the grace that ending may take before the driver gives up waiting for the agent."""
 
 
 class Holder:
@@ -24,14 +22,22 @@ class Holder:
 
     :param make: makes one for this run.
     :param grace: seconds between SIGTERM and SIGKILL.
+    :param margin: seconds beyond the grace that ending may take before the driver gives up waiting.
     :ivar patience: seconds that the end of anything may take.
     """
 
     def __init__(
-        self, name: str, make: Callable[[], Launcher], monitor: Monitor, owner: Owner, diary: Diary, grace: float
+        self,
+        name: str,
+        make: Callable[[], Launcher],
+        monitor: Monitor,
+        owner: Owner,
+        diary: Diary,
+        grace: float,
+        margin: float,
     ) -> None:
         self._name, self._make, self.grace = name, make, grace
-        self.patience = grace + KILL_MARGIN
+        self.patience = grace + margin
         self._monitor, self._owner, self._diary = monitor, owner, diary
         self._launcher: Launcher | None = None
         self._opening = anyio.Lock()
@@ -55,6 +61,7 @@ class Holder:
                 launcher = self._make()
                 self.about = await launcher.open(self._monitor.evidence, self._lost)
                 self._launcher = launcher
+                self._owner.start_soon(launcher.serve)
                 self._diary.introduce(launcher.name, self.about)
         return self._launcher
 

@@ -48,6 +48,7 @@ class Job:
         "_control",
         "_ended",
         "_groups",
+        "_host",
         "_started",
         "_unwanted",
         "_waiter",
@@ -66,6 +67,7 @@ class Job:
         self.status, self.returncode, self.reason, self.attempt = JobState.NEW, None, "", 1
         self.pid: int | None = None
         self.usage: Usage | None = None
+        self._host = ""
         self._started: float | None = None
         self._ended: float | None = None
         self._waiter: anyio.Event | None = None
@@ -95,7 +97,7 @@ class Job:
     @property
     def host(self) -> str:
         """Where it runs, or ran."""
-        return self._control.host
+        return self._host or self._control.host
 
     @property
     def stdout(self) -> Path:
@@ -199,6 +201,7 @@ class Job:
                 group._job_ended(self)
         elif status.state is JobState.RUNNING:
             self._started, self._ended, self.pid = status.time, None, status.pid
+            self._host = status.host
 
     def _wake(self) -> None:
         if self._waiter is not None:

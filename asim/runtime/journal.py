@@ -123,9 +123,13 @@ def _run(token: str, journal: bytes, records: str) -> list[dict[str, Any]]:
             agent = line["agent"]
             absent = JobState.RUNNING if _alive(agent) else JobState.LOST
         elif "ended" in line:
-            ends.append(
-                (JobKey(line["ended"]), JobStatus(JobState[line["status"]], line["time"], None, line["reason"]))
-            )
+            status = JobStatus(JobState[line["status"]], line["time"], line.get("code"), line["reason"])
+            ends.append((JobKey(line["ended"]), status))
+        elif "batch" in line:
+            words = f"job {line['batch']} of {line['launcher']}, which this driver did not see the end of"
+            for key in line["keys"]:
+                if key in rows:
+                    rows[key].update(status=JobState.LOST.value, reason=words)
         else:
             rows[line["key"]] = _row(token, line, agent, absent)
     data = Path(records).read_bytes() if os.path.exists(records) else b""

@@ -62,7 +62,7 @@ class Monitor:
         self._open += len(jobs)
         self.jobs += jobs
         self.busy.update(job.name for job in jobs)
-        self.latest.update((job.model, job) for job in jobs)
+        self.latest.update((model, job) for job in jobs for model in (job.model, *job.spec.together))
 
     def admit(self, jobs: Sequence[Job]) -> list[Job]:
         """These are accepted now; returns those that can be submitted at once. The others follow when they may."""
@@ -100,8 +100,12 @@ class Monitor:
             job = self._live.get(key)
             if job is None:
                 continue  # late news of an attempt that is over
+            if not status.time:  # nobody knows when it happened
+                status = status._replace(time=time.time())
             if not status.state.terminal:
                 self._move(job, status)
+                if status.reason and status.reason != job.reason and status.state is job.status:
+                    self.announce(job, status.reason)
             else:
                 del self._live[key]
                 self._attempt_ended(job, status)

@@ -13,7 +13,7 @@ from ..agent.protocol import FileAction
 from ..config import Config
 from ..database.planning import tell_applications
 from ..entities import Ensemble, Model, Orchestrator
-from ..errors import AgentError, AsimError, DatabaseError, UnsupportedError, allowed
+from ..errors import AgentError, AsimError, DatabaseError
 from ..launchers.base import Capabilities, JobKey, Launcher
 from ..plan import Context, JobSpec, LaunchPlan
 from ..planner import refuse_busy
@@ -52,6 +52,7 @@ class Session:
         capabilities: Capabilities,
         launcher: Callable[[str], Launcher],
         grace: float,
+        max_concurrent: int | None = None,
     ) -> None:
         self.name, self.path, self.config, self.capabilities = name, path, config, capabilities
         self.token = new_token()
@@ -59,7 +60,10 @@ class Session:
         self.monitor = Monitor(self._submit, self.owner.start_soon, self._cancel)
         self._maker = Maker(path, self.token)
         self._diary = Diary(name, path, self.token)
-        self._holder = Holder(name, lambda: launcher(self.token), self.monitor, self.owner, self._diary, grace)
+        self._grace, self._max_concurrent = grace, max_concurrent
+        self._holder = Holder(
+            name, lambda: launcher(self.token), self.monitor, self.owner, self._diary, grace, capabilities.patience
+        )
         self.databases = Deployments(
             self._files, self._start, self.monitor.stop, self.owner.start_soon, self.monitor.announce
         )
@@ -85,6 +89,8 @@ class Session:
             token=self.token,
             python=self.config.python,
             environ=self.config.environ,
+            grace=self._grace,
+            max_concurrent=self._max_concurrent,
             databases=self.databases.addresses,
             uploaded=self._preloader.uploaded,
             busy=self.monitor.busy,
@@ -122,9 +128,6 @@ class Session:
         nobody received them.
         """
         plan = await self.plan_start(entities)
-        if not self.capabilities.starts:
-            what = "this version knows its command texts (preview shows them) but cannot start jobs with it yet"
-            raise UnsupportedError(allowed("launcher", self.capabilities.launcher, what))
         uploading = anyio.CancelScope()
         try:
             group, _ = await self.owner.run(lambda: self._launch(plan, fail_fast, uploading), self._unwanted)

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Self
 
 from ..errors import ConfigError, ConfigTypeError, allowed
@@ -13,7 +12,6 @@ from ._text import (
     Text,
     Value,
     checked,
-    command_line,
     directive_value,
     flag_short,
     given,
@@ -22,7 +20,7 @@ from ._text import (
     scalar,
     whole,
 )
-from .step import Step
+from .script import Member, Places, body
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,11 +30,13 @@ class BatchContext:
     :ivar name: the job's name.
     :ivar stdout: file for the script's own output.
     :ivar stderr: file for its errors.
+    :ivar places: where members tell of themselves.
     """
 
     name: str
     stdout: str
     stderr: str
+    places: Places
 
 
 class BatchSettings:
@@ -58,6 +58,8 @@ class BatchSettings:
     """Setter -> option."""
     BARE: ClassVar[bool] = True
     """Whether None and "" are options without value; otherwise they are refused."""
+    FORWARDS: ClassVar[bool] = False
+    """Whether a signal that the scheduler sends may reach the script alone, which then passes it on."""
     _flag = staticmethod(flag_short)
 
     def __init__(
@@ -148,18 +150,17 @@ class BatchSettings:
             directive_value("directive", text)  # whatever it is made of, it must stay one line
         return [f"{self.PREFIX} {text}" for text in texts]
 
-    def script(self, context: BatchContext, steps: Sequence[tuple[str, Step]]) -> str:
+    def script(self, context: BatchContext, members: Sequence[Member]) -> str:
         """The whole batch script.
 
-        The members run at the same time, each in its directory. The script ends when all have, with exit code 0 only
-        if every one of them did; otherwise with that of the last of the members that failed.
+        The members run at the same time, each in its directory, or in an array one in each task. The script ends when
+        all have, with exit code 0 only if every one of them did; otherwise with that of one that failed.
 
-        :param steps: directory and command of each member.
+        :param members: their commands; see :mod:`asim.settings.script` for what they tell.
         """
-        members = [line for index, (cwd, step) in enumerate(steps) for line in _member(index, cwd, step)]
-        waits = [f'wait "$asim_pid_{index}" || asim_status=$?' for index in range(len(steps))]
+        places = replace(context.places, forwards=self.FORWARDS)
         head = [self.shebang, *self.directives(context), "", *self.preamble]
-        return "\n".join([*head, *members, "", "asim_status=0", *waits, 'exit "$asim_status"', ""])
+        return "\n".join([*head, body(members, places)])
 
     def submit_argv(self, script: str) -> tuple[str, ...]:
         """The command that submits a script.
@@ -198,13 +199,3 @@ def _lines(lines: Text) -> list[str]:
     if not isinstance(lines, Sequence):
         raise ConfigTypeError(allowed("lines", lines, "must be str or a list of str"))
     return [checked(f"lines[{index}]", line) for index, line in enumerate(lines)]
-
-
-def _member(index: int, cwd: str, step: Step) -> list[str]:
-    """One member in the background: a blank line, its command, and its process id for the wait."""
-    there = f"cd {shlex.quote(cwd)} && " if cwd else ""
-    out = f" > {shlex.quote(step.stdout)}" if step.stdout else ""
-    err = f" 2> {shlex.quote(step.stderr)}" if step.stderr else ""
-    if step.stderr and step.stderr == step.stdout:
-        err = " 2>&1"
-    return ["", f"( {there}exec {command_line(step.argv, step.env)}{out}{err} ) &", f"asim_pid_{index}=$!"]

@@ -19,6 +19,7 @@ class SbatchSettings(BatchSettings):
     """
 
     PREFIX = "#SBATCH"
+    FORWARDS = True
     FLAGS: ClassVar[Mapping[str, str]] = {
         "set_nodes": "nodes",
         "set_hostlist": "nodelist",

@@ -25,6 +25,9 @@ class SrunSettings(RunSettings):
 
     FAMILY = "srun"
     OWN_FILES = True
+    PLACES = True
+    SEVERAL = frozenset({"nodes", "N", "ntasks", "n", "ntasks-per-node"})
+    SHARING = frozenset({"exact", "overlap", "exclusive", "whole"})
     CLOCK = True
     RESERVED = frozenset({"chdir", "D"})
     FLAGS: ClassVar[Mapping[str, str]] = {
@@ -88,7 +91,8 @@ class SrunSettings(RunSettings):
         allocation = "" if context.in_batch else self.alloc or context.allocation
         job_id = ["--jobid", allocation] if allocation else []
         files = ["--output", context.stdout, "--error", context.stderr, "--job-name", context.name]
-        return [*files, *job_id, *self.format_env_vars()]
+        shares = context.beside and self.SEVERAL & self.run_args.keys() and not self.SHARING & self.run_args.keys()
+        return [*files, *job_id, *(["--exact"] if shares else []), *self.format_env_vars()]
 
     def _part_head(self, context: StepContext) -> list[str]:
         return ["--job-name", context.name, *self.format_env_vars()]

@@ -19,6 +19,8 @@ class StepContext:
     :ivar run_command: the run command as resolved by the caller (``/usr/bin/srun``); "" is the settings' own word.
     :ivar launcher: ``local`` when the agent places the process, else the workload manager.
     :ivar in_batch: whether the command becomes a line of a batch script.
+    :ivar beside: others run beside it in the same allocation, so that it must take no more than it asks for.
+    :ivar alone: the program is started without the run command, by the agent of its node.
     :ivar allocation: the id of the allocation to run in, when known.
     """
 
@@ -31,6 +33,8 @@ class StepContext:
     run_command: str = ""
     launcher: str = "local"
     in_batch: bool = False
+    beside: bool = False
+    alone: bool = False
     allocation: str = ""
 
 

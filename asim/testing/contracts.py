@@ -183,3 +183,85 @@ class HostContract:
             while sum(row[1] == "end" for row in news) < 200:
                 await anyio.sleep(0.005)
         assert sorted(row[0] for row in news if row[1] == "end" and row[3] == 0) == list(range(1, 201))
+
+    async def test_commands_run_and_give_all_they_write(self, host: Host, tmp_path: Path) -> None:
+        """Any bytes go in and come out; exit codes, signals, directory and environment are those asked for."""
+        odd = "t\udcff\u00e9\n" * 50_000
+        done = await host.run(["cat"], stdin=odd)
+        assert (done.argv, done.code, done.stdout, done.stderr) == (("cat",), 0, odd, "")
+        script = 'pwd; echo "$A-$HOME" >&2; exit 3'
+        done = await host.run(["sh", "-c", script], cwd=str(tmp_path), env=(("A", "b c"), ("HOME", None)))
+        assert (done.code, done.stdout, done.stderr) == (3, f"{tmp_path}\n", "b c-\n")
+        assert (await host.run(["sh", "-c", "kill -9 $$"])).code == -9
+
+    async def test_a_command_is_looked_up_in_its_own_path(self, host: Host, tmp_path: Path) -> None:
+        """PATH is that of the command, and what cannot be started says why."""
+        (tmp_path / "mine").write_text("#!/bin/sh\necho found\n")
+        (tmp_path / "mine").chmod(0o755)
+        assert (await host.run(["mine"], env=(("PATH", str(tmp_path)),))).stdout == "found\n"
+        assert (await host.run(["./mine"], cwd=str(tmp_path))).stdout == "found\n"
+        done = await host.run(["mine"])
+        assert done.code is None and "no such executable: mine" in done.stderr
+        done = await host.run(["true"], cwd=f"{tmp_path}/no")
+        assert done.code is None and "cannot enter its directory" in done.stderr
+        assert (await host.run(["\ud800"])).code is None
+
+    async def test_a_command_ends_after_its_time_and_its_output(self, host: Host, tmp_path: Path) -> None:
+        """What takes too long or writes too much is stopped, with the reason; what it wrote before is there."""
+        done = await host.run(["sh", "-c", "echo x; trap '' TERM; while :; do sleep 0.1; done"], timeout=0.2)
+        assert done.code is None and done.stdout == "x\n" and "stopped after its time" in done.stderr
+        done = await host.run(["yes"], limit=100_000)
+        assert done.code is None and len(done.stdout) == 100_000 and "100000 bytes" in done.stderr
+        done = await host.run(["sh", "-c", "echo y; sleep 60 & exit 5"])  # something holds its output
+        assert (done.code, done.stdout) == (5, "y\n")
+
+    async def test_cancelling_stops_the_command(self, host: Host, tmp_path: Path) -> None:
+        """The process is gone soon after; many at once all get their turn."""
+        with anyio.move_on_after(20) as scope:
+            async with anyio.create_task_group() as group:
+                group.start_soon(
+                    host.run, ["sh", "-c", f"echo $$ > {tmp_path}/.p; mv {tmp_path}/.p {tmp_path}/p; sleep 60"]
+                )
+                while not (tmp_path / "p").exists():
+                    await anyio.sleep(0.005)
+                group.cancel_scope.cancel()
+            pid = (tmp_path / "p").read_text().strip()
+            while Path(f"/proc/{pid}").exists():
+                await anyio.sleep(0.005)
+        assert not scope.cancelled_caught
+        codes = []
+
+        async def one(number: int) -> None:
+            codes.append((await host.run(["sh", "-c", f"exit {number}"])).code)
+
+        with anyio.fail_after(20):
+            async with anyio.create_task_group() as group:
+                for number in range(60):
+                    group.start_soon(one, number)
+        assert sorted(code for code in codes if code is not None) == list(range(60))
+
+    async def test_new_files_are_seen_once(self, host: Host, tmp_path: Path) -> None:
+        """Files that appear in a watched directory, even one that is made later, are reported once, with their content."""
+        place, seen = tmp_path / "exits", dict[str, list[str]]()
+
+        def on_seen(rows: Any) -> None:
+            for name, text in rows:
+                seen.setdefault(name, []).append(text)
+
+        async def until(count: int) -> None:
+            with anyio.fail_after(10):
+                while len(seen) < count:
+                    await anyio.sleep(0.005)
+
+        host.watch(str(place), 0.02, on_seen)
+        await host.files([("mkdir", str(place)), ("write", f"{place}/.hidden", "h"), ("mkdir", f"{place}/folder")])
+        await host.files([("write", f"{place}/.w{n}", f"{n}\udcff") for n in range(300)])
+        await host.files([("rename", f"{place}/{n}", f"{place}/.w{n}") for n in range(300)])
+        await until(300)
+        await host.files([("write", f"{place}/.big", "x" * 9000), ("rename", f"{place}/big", f"{place}/.big")])
+        await until(301)
+        assert seen == {**{str(n): [f"{n}\udcff"] for n in range(300)}, "big": ["x" * 4096]}
+        host.watch(str(place), 0, on_seen)
+        await host.files([("write", f"{place}/late", "")])
+        await host.run(["sleep", "0.1"])
+        assert "late" not in seen

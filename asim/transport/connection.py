@@ -8,11 +8,24 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterable, Sequence
-from itertools import islice
-from typing import Any, Literal, Protocol, cast
+from itertools import count, islice
+from typing import Any, Literal, cast
 
-from ..agent.protocol import VERSION, FileAction, FrameDecoder, ProcessSpec, files_frames, frame, spawn_frame
+from ..agent.protocol import (
+    VERSION,
+    Completed,
+    Environment,
+    FileAction,
+    FrameDecoder,
+    ProcessSpec,
+    files_frames,
+    frame,
+    spawn_frame,
+)
 from ..errors import AgentError, FileActionError
+from .host import Host as Host  # noqa: PLC0414  (a public name of this module too)
+from .host import OnSeen
+from .resume import Resumable
 
 NewsRow = Sequence[Any]
 """``[key, "start" | "error" | "end", time, ...]``, see :mod:`asim.agent.main`."""
@@ -20,20 +33,12 @@ NewsRow = Sequence[Any]
 FRAME_SPECS = 64  # small enough that the first process runs while the rest is still being written
 
 
-class Host(Protocol):
-    """One host where processes can be started and files made, near or far."""
+class _Run:
+    """A command whose end is awaited, with what it has written so far."""
 
-    async def spawn(self, specs: Iterable[ProcessSpec]) -> None:
-        """Hand over processes; they start in order, and their starts and ends come back as news."""
-
-    async def files(self, actions: Iterable[FileAction]) -> None:
-        """Do file actions in order; all of them are done when this returns.
-
-        :raises FileActionError: at the first that fails; the later ones are not done.
-        """
-
-    def stop(self, keys: Sequence[int], grace: float) -> None:
-        """Stop processes: SIGTERM to the group, ``grace`` seconds, SIGKILL. The ends come back as news."""
+    def __init__(self, done: asyncio.Future[tuple[int | None, str, str]]) -> None:
+        self.done = done
+        self.parts: tuple[list[str], list[str]] = ([], [])
 
 
 class AgentConnection(asyncio.Protocol):
@@ -53,7 +58,9 @@ class AgentConnection(asyncio.Protocol):
         self._ready: asyncio.Future[dict[str, Any]] = asyncio.get_running_loop().create_future()
         self._closed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._batches: dict[int, asyncio.Future[None]] = {}
-        self._batch = 0
+        self._runs: dict[int, _Run] = {}
+        self._watches: dict[str, OnSeen] = {}
+        self._numbers = count(1)
         self._writable: asyncio.Future[None] | None = None
         self._leaving = False
         self._fatal: AgentError | None = None
@@ -75,9 +82,8 @@ class AgentConnection(asyncio.Protocol):
             await self._drained()
 
     async def files(self, actions: Iterable[FileAction]) -> None:
-        self._batch += 1
-        done = self._batches[self._batch] = asyncio.get_running_loop().create_future()
-        number = self._batch
+        number = next(self._numbers)
+        done = self._batches[number] = asyncio.get_running_loop().create_future()
         written = False
         try:
             for data in files_frames(number, actions):
@@ -94,6 +100,39 @@ class AgentConnection(asyncio.Protocol):
 
     def stop(self, keys: Sequence[int], grace: float) -> None:
         self._write(frame("stop", list(keys), grace))
+
+    async def run(
+        self,
+        command: Sequence[str],
+        *,
+        cwd: str = "/",
+        env: Environment = (),
+        stdin: str = "",
+        timeout: float = 60.0,
+        limit: int = 64 << 20,
+    ) -> Completed:
+        number, argv = next(self._numbers), tuple(command)
+        what = {"argv": argv, "env": env, "cwd": cwd, "stdin": stdin, "timeout": timeout, "limit": limit}
+        run = self._runs[number] = _Run(asyncio.get_running_loop().create_future())
+        try:
+            self._write(frame("run", number, what))
+            code, stdout, stderr = await run.done
+            return Completed(argv, code, stdout, stderr)
+        except asyncio.CancelledError:
+            if self._transport is not None:
+                self._write(frame("unrun", number))
+            raise
+        finally:
+            del self._runs[number]
+            if run.done.done() and not run.done.cancelled():
+                run.done.exception()  # looked at, though a cancelled caller will not see it
+
+    def watch(self, directory: str, seconds: float, on_seen: OnSeen) -> None:
+        if seconds:
+            self._watches[directory] = on_seen
+        else:
+            self._watches.pop(directory, None)
+        self._write(frame("watch", directory, seconds))
 
     async def bye(self, keep: Sequence[int] | Literal["all"] = ()) -> None:
         """Ask the agent to stop all but ``keep`` and to end.
@@ -129,10 +168,12 @@ class AgentConnection(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         asked = self._leaving and self._fatal is None
-        error = self._fatal or AgentError("the agent died" + (f": {exc}" if exc else ""))
+        error = self._fatal or (exc if isinstance(exc, AgentError) else None)
+        error = error or AgentError("the agent died" + (f": {exc}" if exc else ""))
         self._transport = None
         self.resume_writing()
         waiting: list[asyncio.Future[Any]] = [self._ready, *self._batches.values()]
+        waiting += [run.done for run in self._runs.values()]
         for future in waiting:
             if not future.done():
                 future.set_exception(error)
@@ -156,13 +197,35 @@ class AgentConnection(asyncio.Protocol):
             self._on_news(message[1])
         elif verb == "files":
             self._files_done(*message[1:])
+        elif verb == "said":
+            self._said(*message[1:])
+        elif verb == "ran":
+            self._ran(*message[1:])
+        elif verb == "seen":
+            if on_seen := self._watches.get(message[1]):
+                on_seen([(name, content) for name, content in message[2]])
         elif verb == "ready":
             if not self._ready.done():
                 self._ready.set_result(message[2])
         elif verb == "fatal":
             self._fatal = AgentError(f"the agent gave up: {message[1]}")
+            if isinstance(self._transport, Resumable):
+                self._transport.ended()
+        elif verb == "ack" and isinstance(self._transport, Resumable):
+            self._transport.acknowledged(message[1])
+        elif verb == "ended" and isinstance(self._transport, Resumable):
+            self._transport.ended()
         else:
             raise AgentError(f"the agent sent an unknown message {verb!r}")
+
+    def _said(self, number: int, which: int, text: str) -> None:
+        if run := self._runs.get(number):
+            run.parts[which - 1].append(text)
+
+    def _ran(self, number: int, code: int | None, stdout: str, stderr: str) -> None:
+        run = self._runs.get(number)
+        if run is not None and not run.done.done():
+            run.done.set_result((code, "".join([*run.parts[0], stdout]), "".join([*run.parts[1], stderr])))
 
     def _files_done(self, number: int, done: int, error: Sequence[Any] | None) -> None:
         future = self._batches.get(number)

@@ -13,10 +13,9 @@ from pathlib import Path
 from anyio import to_thread
 
 from ..errors import AgentError
-from .connection import AgentConnection
 
 AGENT = Path(__file__).parent.parent / "agent"
-_RUN = "import sys; sys.path.insert(0, sys.argv.pop(1)); from main import main; main(sys.argv[1:])"
+RUN = "import sys; sys.path.insert(0, sys.argv.pop(1)); from main import main; main(sys.argv[1:])"
 END_WAIT = 2.0  # seconds for a process whose stream has ended to be gone
 
 
@@ -31,8 +30,9 @@ class LocalAgent:
         self._python = python
         self._environ = dict(environ)
         self._child: subprocess.Popen[bytes] | None = None
+        self.options: Mapping[str, object] = {}
 
-    async def start(self, connection: AgentConnection) -> None:
+    async def start(self, connection: asyncio.Protocol) -> None:
         """Start the child and connect.
 
         :raises AgentError: when the interpreter cannot be run.
@@ -51,7 +51,7 @@ class LocalAgent:
         fds = [int(arguments[0])] if arguments[0].isdigit() else []
         try:
             return subprocess.Popen(
-                [self._python, "-I", "-S", "-E", "-c", _RUN, str(AGENT), *arguments],
+                [self._python, "-I", "-S", "-E", "-c", RUN, str(AGENT), *arguments],
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.PIPE,
@@ -87,10 +87,24 @@ class LocalAgent:
                 warnings.simplefilter("ignore", ResourceWarning)  # that it still runs is what was asked for
                 self._child = None
 
+    async def close(self) -> None:
+        """There is nothing to let go of."""
+
     async def rescue(self, run: str, grace: float, leaders: Iterable[int]) -> None:
         """After the agent died: stop what it left running, grandchildren too, and wait until all are gone."""
         child = await to_thread.run_sync(self._popen, "rescue", run, str(grace), *map(str, leaders))
         await to_thread.run_sync(_collect, child, None, abandon_on_cancel=True)
+
+    async def read(self, path: str) -> bytes:
+        """A file, whole; b"" when there is none."""
+        return await to_thread.run_sync(_read, path)
+
+
+def _read(path: str) -> bytes:
+    try:
+        return Path(path).read_bytes()
+    except FileNotFoundError:
+        return b""
 
 
 def _collect(child: subprocess.Popen[bytes], timeout: float | None = END_WAIT) -> str:

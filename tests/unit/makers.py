@@ -9,6 +9,7 @@ from typing import Any
 from asim.entities import Ensemble, Entity, Model
 from asim.generate import Source, Unit
 from asim.launchers.base import Capabilities
+from asim.launchers.registry import capabilities_of
 from asim.members import batch_entities, members, ungenerated, units_of
 from asim.plan import Context, Facts, LaunchPlan
 from asim.planner import Planner, needs
@@ -21,7 +22,7 @@ CONTEXT = Context(name="exp", path="/w/exp", cwd="/w", capabilities=LOCAL, token
 
 def wlm(launcher: str) -> Context:
     """A context whose launcher is a workload manager."""
-    return replace(CONTEXT, capabilities=Capabilities(launcher=launcher, batch=True, starts=False))
+    return replace(CONTEXT, capabilities=capabilities_of(launcher))
 
 
 def settings(exe: str = "/bin/prog", exe_args: Any = None, **kwargs: Any) -> RunSettings:

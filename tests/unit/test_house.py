@@ -23,7 +23,7 @@ ROOT = Path(asim.__file__).parent
 FILES = {path.relative_to(ROOT).as_posix(): path for path in sorted(ROOT.rglob("*.py"))}
 TESTS = {path.relative_to(ROOT.parent).as_posix(): path for path in sorted(Path(__file__).parents[1].rglob("*.py"))}
 
-AGENT = {"main", "files", "processes", "stream", "text", "__main__"}
+AGENT = {"main", "commands", "digests", "files", "jobs", "link", "node", "processes", "stream", "text", "__main__"}
 """The modules of the agent program, which is no part of the package: it runs elsewhere, on any Python from 3.6 on."""
 BASE = {"errors", "status", "units", "config", "_lazy"}
 PURE = {
@@ -40,16 +40,16 @@ PURE = {
     "preview",
     "log",
 }
-TOP = {"experiment", "factories", "databases", "__init__"}
+TOP = {"experiment", "factories", "databases", "launching", "__init__"}
 FOLDERS = {
     "entities": 1, "settings": 1, "agent": 1, "transport": 2, "launchers": 2, "database": 2, "engine": 2,
     "engine/backends": 2, "client": 2,
     "client/operations": 2, "runtime": 3, "ml": 3, "testing": 5,
 }  # fmt: skip
 PURE_PARTS = {
-    "launchers/base", "launchers/__init__", "database/address", "database/config", "database/security", "database/environment",
+    "launchers/base", "launchers/__init__", "launchers/batches", "launchers/dialect", "launchers/tracking", "database/address", "database/config", "database/security", "database/environment",
     "database/planning", "database/objects", "database/targets", "database/__init__",
-    "engine/protocol", "engine/__init__",
+    "engine/protocol", "engine/__init__", "transport/options",
 }  # fmt: skip
 """Modules of layer 1 in folders of layer 2."""
 SANS_IO = {

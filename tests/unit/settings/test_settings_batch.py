@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from asim.errors import ConfigError, UnsupportedError
@@ -11,10 +13,11 @@ from asim.settings import (
     QsubBatchSettings,
     SbatchSettings,
     SgeQsubBatchSettings,
-    Step,
 )
+from asim.settings.script import STOP, TELL, Member, Places
 
-CONTEXT = BatchContext(name="job", stdout="/w/job.out", stderr="/w/job.err")
+PLACES = Places(ends="/w/.asim/t.ends", stops="/w/.asim/t's stops", mark="t.7")
+CONTEXT = BatchContext(name="job", stdout="/w/job.out", stderr="/w/job.err", places=PLACES)
 
 
 def test_sbatch_script():
@@ -24,9 +27,18 @@ def test_sbatch_script():
     settings.set_cpus_per_task(4)
     settings.set_hostlist(["h1", "h2"])
     settings.add_preamble(["module load x", "export A=$HOME"])
-    first = Step(argv=("srun", "x", "a b"), env={"K": "1,2"})
-    second = Step(argv=("mpirun", "y"), env={}, stdout="/w/1.out", stderr="/w/1.err")
-    text = settings.script(CONTEXT, [("/w/0", first), ("/w/o ne", second)])
+    env = (("K", "1,2"), ("SSDB", "127.0.0.1:6780"), ("PATH", "/odd"))
+    first = Member(key=7, cwd="/w/0", argv=("srun", "x", "a b"), env=env)
+    second = Member(
+        key=12,
+        cwd="/w/o ne",
+        argv=("mpirun", "y"),
+        env=(("SSDB", "127.0.0.1:6780"), ("SSKEYOUT", "b"), ("GONE", None)),
+        stdout="/w/1.out",
+        stderr="/w/1.err",
+        limit=1.5,
+    )
+    text = settings.script(CONTEXT, [first, second])
     assert text == (
         "#!/bin/bash\n"
         "#SBATCH --output=/w/job.out\n"
@@ -45,17 +57,59 @@ def test_sbatch_script():
         "\n"
         "module load x\n"
         "export A=$HOME\n"
-        "\n"
-        "( cd /w/0 && exec env K=1,2 srun x 'a b' ) &\n"
-        "asim_pid_0=$!\n"
-        "\n"
-        "( cd '/w/o ne' && exec mpirun y > /w/1.out 2> /w/1.err ) &\n"
-        "asim_pid_1=$!\n"
-        "\n"
+        "export SSDB=127.0.0.1:6780\n"
+        "set +efuC\n"
+        "asim_ends=/w/.asim/t.ends\n"
+        "asim_stops='/w/.asim/t'\"'\"'s stops'\n"
+        "asim_mark=t.7 asim_grace=5 asim_forward='kill -s \"$asim_signal\" \"$asim_child\"'\n"
+        + TELL
+        + '[ ! -e "$asim_stops/$asim_mark" ] || { echo "called off" >&2; exit 143; }\n'
+        "asim_pids=\n"
+        "asim_member 7 /w/0 '' '' 0 env K=1,2 PATH=/odd srun x 'a b' & asim_pids=\"$asim_pids $!\"\n"
+        "asim_member 12 '/w/o ne' /w/1.out /w/1.err 1.5 env -u GONE SSKEYOUT=b mpirun y"
+        ' & asim_pids="$asim_pids $!"\n' + STOP + 'asim_keys=" 7  12 "\n'
+        "asim_watch & asim_watcher=$!\n"
+        "asim_on 'for asim_child in $asim_pids; do '\"$asim_forward\"'; done'\n"
         "asim_status=0\n"
-        'wait "$asim_pid_0" || asim_status=$?\n'
-        'wait "$asim_pid_1" || asim_status=$?\n'
+        'for asim_pid in $asim_pids; do asim_wait "$asim_pid" || asim_status=$asim_code; done\n'
+        'kill "$asim_watcher"\n'
         'exit "$asim_status"\n'
+    )
+
+
+def test_pbs_script_of_one_member():
+    """The whole text of a PBS script with one member: it is run by itself, and PBS signals it without us."""
+    settings = QsubBatchSettings(1)
+    text = settings.script(CONTEXT, [Member(key=3, cwd="/w", argv=("x",), stdout="/w/3.out", stderr="/w/3.err")])
+    assert text == (
+        "#!/bin/bash\n"
+        "#PBS -o /w/job.out\n"
+        "#PBS -e /w/job.err\n"
+        "#PBS -N job\n"
+        "#PBS -l nodes=1\n"
+        "\n"
+        "set +efuC\n"
+        "asim_ends=/w/.asim/t.ends\n"
+        "asim_stops='/w/.asim/t'\"'\"'s stops'\n"
+        "asim_mark=t.7 asim_grace=5 asim_forward=:\n"
+        + TELL
+        + '[ ! -e "$asim_stops/$asim_mark" ] || { echo "called off" >&2; exit 143; }\n'
+        "asim_member 3 /w /w/3.out /w/3.err 0 x\n"
+    )
+
+
+def test_array_script():
+    """The whole end of an array's script: a case for each task, and nothing that waits for others."""
+    places = replace(PLACES, index="${SLURM_ARRAY_TASK_ID}", grace=0.5)
+    members = [Member(key=key, cwd="/w", argv=("x", f"{key}"), stdout="o", stderr="e") for key in (3, 4)]
+    text = SbatchSettings().script(replace(CONTEXT, places=places), members)
+    assert "asim_mark=t.7 asim_grace=0.5 asim_forward=" in text
+    assert text.partition(TELL)[2] == (
+        '[ ! -e "$asim_stops/$asim_mark" ] || { echo "called off" >&2; exit 143; }\n'
+        "case ${SLURM_ARRAY_TASK_ID} in\n"
+        "  0) asim_member 3 /w o e 0 x 3 ;;\n"
+        "  1) asim_member 4 /w o e 0 x 4 ;;\n"
+        "esac\n"
     )
 
 

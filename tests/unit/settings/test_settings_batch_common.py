@@ -12,10 +12,11 @@ from asim.settings import (
     QsubBatchSettings,
     SbatchSettings,
     SgeQsubBatchSettings,
-    Step,
 )
+from asim.settings.script import Member, Places
 
-CONTEXT = BatchContext(name="job", stdout="/w/job.out", stderr="/w/job.err")
+PLACES = Places(ends="/w/ends", stops="/w/stops", mark="t.1")
+CONTEXT = BatchContext(name="job", stdout="/w/job.out", stderr="/w/job.err", places=PLACES)
 KINDS = [SbatchSettings, lambda: QsubBatchSettings(nodes=1), BsubBatchSettings, SgeQsubBatchSettings]
 
 
@@ -52,8 +53,10 @@ def test_preamble_is_written_by_every_system(make):
     settings = make()
     settings.add_preamble("module load a  b")
     settings.add_preamble(["ulimit -s", "x"])
-    text = settings.script(CONTEXT, [("/w", Step(argv=("x",), env={}))])
-    assert "\n\nmodule load a  b\nulimit -s\nx\n\n( cd /w && exec x ) &\n" in text
+    member = Member(key=1, cwd="/w", argv=("x",), env=(("SSDB", "a:1"),))
+    text = settings.script(CONTEXT, [member])
+    assert "\n\nmodule load a  b\nulimit -s\nx\nexport SSDB=a:1\nset +efuC\n" in text
+    assert text.endswith("\nasim_member 1 /w '' '' 0 x\n")
     head = text.partition("module")[0].splitlines()
     assert all(line.startswith("#") or not line for line in head)
 
@@ -62,11 +65,11 @@ def test_preamble_is_written_by_every_system(make):
 def test_directive_values_stay_one_value(make):
     """Blanks are quoted; a line break, which would start a directive or a command of its own, is refused."""
     settings = make()
-    odd = BatchContext(name="job", stdout="/w x/job.out", stderr='/w "y"/e')
+    odd = BatchContext(name="job", stdout="/w x/job.out", stderr='/w "y"/e', places=PLACES)
     text = "\n".join(settings.directives(odd))
     assert '"/w x/job.out"' in text and "'/w \"y\"/e'" in text
     with pytest.raises(ConfigError, match="line break"):
-        settings.directives(BatchContext(name="a\nrm -rf x", stdout="o", stderr="e"))
+        settings.directives(BatchContext(name="a\nrm -rf x", stdout="o", stderr="e", places=PLACES))
     settings.set_batch_arg("comment", "a\n#b")
     with pytest.raises(ConfigError, match="comment"):
         settings.directives(CONTEXT)

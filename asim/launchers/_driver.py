@@ -1,0 +1,234 @@
+"""All commands to one workload manager: submits, one bulk query a tick, cancels. The same for every dialect.
+
+Experiments of one event loop that use the same workload manager share one :class:`Scheduler`, so that it is asked once
+for all of them.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Protocol
+
+import anyio
+from anyio.lowlevel import RunVar
+
+from ..errors import SubmitError
+from .base import JobStatus
+from .dialect import Batch, Command, Completed, Dialect, SchedulerError
+
+LOG = logging.getLogger("asim")
+MIN_POLL, MAX_POLL = 1.0, 30.0
+"""Seconds between two queries: half the age of the youngest change, but between these."""
+AT_ONCE = 8
+"""Commands to the workload manager at the same time."""
+ANSWER = 120.0
+"""Seconds that one command may take."""
+PATIENCE = 120.0
+"""Seconds for which a submit or a cancel is tried again when the workload manager is away or refuses for now."""
+LOOKS = 3
+"""Answers without a trace of a submit, after which it counts as not made."""
+
+
+class Party(Protocol):
+    """One experiment, as the scheduler sees it."""
+
+    async def run(self, command: Command, timeout: float) -> Completed:
+        """Run one of the workload manager's commands."""
+
+    def watched(self) -> Sequence[str]:
+        """The ids that it wants news of."""
+
+    def answer(self, found: Mapping[str, JobStatus], asked: Sequence[str], final: bool) -> None:
+        """News; ``asked`` are the ids that a complete answer was to be about, ``final`` if it is the accounting's."""
+
+    def doubtful(self) -> Sequence[str]:
+        """The ids about whose end the accounting must be asked."""
+
+
+class Scheduler:
+    """One workload manager, seen from one host.
+
+    :param dialect: its language.
+    :param min_poll: least seconds between two queries.
+    :param max_poll: most seconds between two queries.
+    """
+
+    def __init__(self, dialect: Dialect, min_poll: float = MIN_POLL, max_poll: float = MAX_POLL) -> None:
+        self.dialect = dialect
+        self.min_poll, self.max_poll = min_poll, max_poll
+        self.patience = PATIENCE
+        self._parties: dict[Party, None] = {}
+        self._limiter = anyio.CapacityLimiter(AT_ONCE)
+        self._lock = anyio.Lock()
+        self._asked_at = self._changed_at = anyio.current_time()
+        self._took = 0.0
+        self._failures = 0
+        self._stirred = anyio.Event()
+
+    # -- who takes part
+
+    def join(self, party: Party, min_poll: float, max_poll: float) -> None:
+        """From now on this one is asked for ids and told the answers."""
+        self._parties[party] = None
+        self.min_poll, self.max_poll = min(self.min_poll, min_poll), min(self.max_poll, max_poll)
+
+    def leave(self, party: Party) -> None:
+        """No longer."""
+        self._parties.pop(party, None)
+
+    def stir(self) -> None:
+        """Something has changed, or is about to: the next query comes soon."""
+        self._changed_at = anyio.current_time()
+        self._stirred.set()
+        self._stirred = anyio.Event()
+
+    # -- asking
+
+    def pause(self) -> float:
+        """Seconds until the next query is due."""
+        now = anyio.current_time()
+        pause = min(max((now - self._changed_at) / 2, self.min_poll), self.max_poll)
+        pause = max(pause, 5 * self._took) * (1 << min(self._failures, 5))
+        return self._asked_at + min(pause, max(self.max_poll, 5 * self._took)) - now
+
+    async def wait(self, most: float) -> None:
+        """Wait until the next query is due or ``most`` seconds have passed, whichever is first."""
+        end = anyio.current_time() + most
+        while (left := min(self.pause(), end - anyio.current_time())) > 0:
+            with anyio.move_on_after(left):
+                await self._stirred.wait()
+
+    async def ask(self, by: Party) -> None:
+        """One query for all parties, unless one of them has just made it."""
+        async with self._lock:
+            if self.pause() > 0:
+                return
+            shares = {party: list(party.watched()) for party in self._parties}
+            ids = [job for share in shares.values() for job in share]
+            began = anyio.current_time()
+            if ids:
+                await self._query(by, shares, ids)
+            self._asked_at = anyio.current_time()
+            self._took = self._asked_at - began
+
+    async def _query(self, by: Party, shares: Mapping[Party, Sequence[str]], ids: Sequence[str]) -> None:
+        found, whole = await self._read(by, self.dialect.status(ids), self.dialect.read_status)
+        for party, share in shares.items():
+            party.answer(found, share if whole else [job for job in share if job in found], False)
+        doubts = {party: list(party.doubtful()) for party in shares}
+        asked = [job for share in doubts.values() for job in share]
+        questions = self.dialect.account(asked) if asked else []
+        verdicts, whole = await self._read(by, questions, self.dialect.read_account)
+        if whole:
+            for party, share in doubts.items():
+                party.answer(verdicts, share, True)
+
+    async def _read(
+        self, by: Party, questions: Sequence[Command], parse: Callable[[Completed], Mapping[str, JobStatus]]
+    ) -> tuple[dict[str, JobStatus], bool]:
+        """The answers, and whether they are complete."""
+        found: dict[str, JobStatus] = {}
+        errors: list[SchedulerError] = []
+
+        async def one(command: Command) -> None:
+            try:
+                found.update(parse(await by.run(command, ANSWER)))
+            except SchedulerError as exc:
+                errors.append(exc)
+
+        async with anyio.create_task_group() as group:
+            for command in questions:
+                group.start_soon(one, command)
+        if errors and not self._failures:
+            LOG.warning("%s does not answer, and is asked again: %s", self.dialect.name, errors[0])
+        elif questions and not errors and self._failures:
+            LOG.info("%s answers again", self.dialect.name)
+        if questions:
+            self._failures = self._failures + 1 if errors else 0
+        return found, not errors
+
+    # -- submitting
+
+    async def submit(self, by: Party, batch: Batch) -> str | None:
+        """Submit once; returns the id, or None if nobody can say that it was taken (it must then be called off).
+
+        Refusals that may pass (limits, a workload manager that is away) are tried again for :attr:`patience` seconds.
+
+        :raises SubmitError: it was refused.
+        Cancellation: it may have been taken; the caller must not be cancelled here.
+        """
+        command, pause = self.dialect.submit(batch), self.min_poll
+        end = anyio.current_time() + self.patience
+        while True:
+            async with self._limiter:
+                done = await by.run(command, ANSWER)
+            try:
+                job = self.dialect.submitted(done)
+            except SubmitError as exc:
+                if not exc.transient or anyio.current_time() + pause > end:
+                    raise
+                LOG.warning("%s: %s; trying again in %g s", batch.name, exc, pause)
+                await anyio.sleep(pause)
+                pause = min(pause * 2, self.max_poll)
+                continue
+            except SchedulerError as exc:
+                LOG.warning("%s: was it submitted? %s", batch.name, exc)
+                return await self._search(by, batch, end)
+            self.stir()
+            return job
+
+    async def _search(self, by: Party, batch: Batch, end: float) -> str | None:
+        """The id of what was perhaps submitted."""
+        misses, pause = 0, self.min_poll
+        while misses < LOOKS and (misses == 0 or anyio.current_time() < end):
+            await anyio.sleep(pause)
+            pause = min(pause * 2, self.max_poll)
+            try:
+                found: dict[str, str] = {}
+                for command in self.dialect.find([batch.mark]):
+                    found.update(self.dialect.find_read(await by.run(command, ANSWER), [batch.mark]))
+            except SchedulerError:
+                if anyio.current_time() > end:
+                    break
+                continue
+            if batch.mark in found:
+                self.stir()
+                return found[batch.mark]
+            misses += 1
+        return None
+
+    # -- cancelling
+
+    async def cancel(self, by: Party, ids: Iterable[str]) -> None:
+        """End jobs and tasks, as many with one command as can be; tried again while the workload manager is away.
+
+        :raises SchedulerError: it stayed away.
+        """
+        end, pause = anyio.current_time() + self.patience, self.min_poll
+        for command in self.dialect.cancel(list(ids)):
+            while True:
+                try:
+                    self.dialect.cancelled(await by.run(command, ANSWER))
+                    break
+                except SchedulerError:
+                    if anyio.current_time() + pause > end:
+                        raise
+                    await anyio.sleep(pause)
+                    pause = min(pause * 2, self.max_poll)
+        self.stir()
+
+
+_shared: RunVar[dict[tuple[str, str], Scheduler]] = RunVar("asim schedulers")
+
+
+def shared(dialect: Dialect, where: str) -> Scheduler:
+    """The one for this workload manager on this host; experiments of one event loop get the same.
+
+    :param where: the host, as the experiment names it.
+    """
+    known = _shared.get(None)
+    if known is None:
+        known = {}
+        _shared.set(known)
+    return known.setdefault((dialect.name, where), Scheduler(dialect))

@@ -1,0 +1,103 @@
+"""The agents on the nodes of the allocation that the driver is in: started when the first member wants one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Sequence
+from typing import TYPE_CHECKING
+
+import anyio
+
+from ..agent.protocol import Completed
+from ..config import Config
+from ..errors import AgentError, UnsupportedError, allowed
+from .base import JobKey, Sink
+from .nodes import NodeAgents
+from .spreading import allocation_of, hosts_of, nodefile_of, starters
+
+if TYPE_CHECKING:
+    from anyio.abc import TaskGroup
+
+    from ..transport.connection import Host
+
+FOREVER = 1e9
+
+
+class Allocation:
+    """See the module.
+
+    :param launcher: name of the workload manager.
+    :param config: the environment, which tells of the allocation, and the interpreter.
+    :param run: token of the experiment's run.
+    :param folder: a directory that the nodes see.
+    :param grace: seconds between SIGTERM and SIGKILL.
+    :param host: gives the connection to the agent of the driver's own host.
+    :ivar tasks: the task group in which agents are looked after.
+    """
+
+    def __init__(
+        self, launcher: str, config: Config, run: str, folder: str, grace: float, host: Callable[[], Host]
+    ) -> None:
+        self._launcher, self._config, self._host = launcher, config, host
+        self._run, self._folder, self._grace = run, folder, grace
+        self._agents: NodeAgents | None = None
+        self._lock = anyio.Lock()
+        self.tasks: TaskGroup | None = None
+
+    async def agents(self, sink: Sink) -> NodeAgents:
+        """The agents, ready.
+
+        :param sink: takes the evidence about their members.
+        :raises SubmitError: they could not be started.
+        :raises UnsupportedError: we are in no allocation.
+        """
+        async with self._lock:
+            if self._agents is None:
+                self._agents = await self._start(sink)
+        return self._agents
+
+    def cancel(self, keys: Collection[JobKey], grace: float) -> None:
+        """Stop those of these members that are here."""
+        if self._agents is not None:
+            self._agents.cancel(keys, grace)
+
+    async def aclose(self) -> None:
+        """Stop all members and agents."""
+        if self._agents is not None:
+            await self._agents.aclose()
+
+    async def _start(self, sink: Sink) -> NodeAgents:
+        environ = self._config.environ
+        allocation = allocation_of(self._launcher, environ)
+        if not allocation or self.tasks is None:
+            what = "only inside an allocation: in salloc, or when the driver itself runs in a batch job"
+            raise UnsupportedError(allowed("placement", "agent", what))
+        nodefile = nodefile_of(self._launcher, environ)
+        text = await anyio.Path(nodefile).read_text() if nodefile else ""
+        hosts = hosts_of(self._launcher, environ, text)
+        count = int(environ.get("SLURM_JOB_NUM_NODES", "0")) or len(set(hosts)) or 1
+        agents = NodeAgents(self._run, self._folder, self._config.python, self._grace, sink)
+        command = await agents.listen()
+        secret = agents.secret_path
+        await self._host().files(
+            [("mkdirs", self._folder), ("remove", secret), ("write", secret, agents.secret, 0o600)]
+        )
+        self.tasks.start_soon(agents.serve)
+        for starter in starters(self._launcher, allocation, count, hosts, command):
+            self.tasks.start_soon(self._hold, agents, starter)
+        try:
+            await agents.ready(count)
+        except BaseException:
+            with anyio.move_on_after(self._grace, shield=True):
+                await agents.aclose()
+            raise
+        finally:
+            with anyio.move_on_after(self._grace, shield=True):
+                await self._host().files([("remove", secret)])
+        return agents
+
+    async def _hold(self, agents: NodeAgents, starter: Sequence[str]) -> None:
+        """The command that started agents runs as long as they do."""
+        try:
+            agents.starter_ended(await self._host().run(starter, timeout=FOREVER))
+        except AgentError as exc:
+            agents.starter_ended(Completed(tuple(starter), None, "", str(exc)))

@@ -1,0 +1,285 @@
+"""The launcher of every workload manager: batch jobs through its commands, everything else as processes of the agent.
+
+A run command (``srun``, ``mpirun`` …) that is no batch job is a process like any other: the agent starts it where the
+driver (or the far end of the connection) is, and its exit is the evidence.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Literal
+
+import anyio
+
+from ..config import Config
+from ..errors import AgentError, AsimError, SubmitError
+from ..status import JobState
+from ._driver import Scheduler, shared
+from .allocation import Allocation
+from .base import Capabilities, JobKey, JobStatus, Sink
+from .batches import Folders, Submit, submits
+from .dialect import Command, Completed, SchedulerError
+from .tracking import Tracker
+
+if TYPE_CHECKING:
+    from ..agent.protocol import FileAction
+    from ..plan import JobSpec
+    from ..transport.connection import Host
+    from .local import LocalLauncher
+
+LOG = logging.getLogger("asim")
+LOOK = 0.5
+"""Seconds between two looks for the files of members."""
+LOST_AFTER = 120.0
+"""Seconds that a job may be in no answer before it counts as lost."""
+
+
+class ScheduledLauncher:
+    """See :class:`~asim.launchers.base.Launcher`.
+
+    :param agent: makes the launcher of processes on the host where the workload manager's commands are.
+    :param capabilities: with the dialect.
+    :param config: the environment and the interpreter there.
+    :param where: that host, as users name it; "" is this one.
+    :param experiment: the experiment's directory there.
+    :param run: token of this experiment's run.
+    :param throttle: how many tasks of an array may run at once.
+    :param grace: seconds between SIGTERM and SIGKILL of a member that is stopped alone.
+    :param min_poll: least seconds between two queries.
+    :param max_poll: most seconds between two queries.
+    """
+
+    def __init__(
+        self,
+        agent: Callable[[], LocalLauncher],
+        capabilities: Capabilities,
+        config: Config,
+        *,
+        where: str,
+        experiment: str,
+        run: str,
+        throttle: int | None,
+        grace: float,
+        min_poll: float,
+        max_poll: float,
+        lost_after: float = LOST_AFTER,
+    ) -> None:
+        assert capabilities.dialect is not None
+        self.name, self.capabilities = capabilities.launcher, capabilities
+        self._dialect = capabilities.dialect
+        self._make, self._inner = agent, agent()
+        self._where, self._run, self._throttle, self._grace = where, run, throttle, grace
+        self._experiment, self._polls = experiment, (min_poll, max_poll)
+        self._tracker = Tracker(lost_after)
+        self._allocation = Allocation(self.name, config, run, self._folders().scripts, grace, self._host)
+        self._scheduler: Scheduler | None = None
+        self._sink: Sink = lambda _: None
+        self._on_lost: Callable[[AsimError], None] = lambda _: None
+        self._notes: list[dict[str, object]] = []
+        self._news, self._ended = anyio.Event(), anyio.Event()
+        self._closed = False
+        self._broken: AsimError | None = None
+
+    # -- Launcher
+
+    async def open(self, sink: Sink, lost: Callable[[AsimError], None]) -> Mapping[str, object]:
+        self._sink, self._on_lost = sink, lost
+        return await self._inner.open(sink, self._agent_lost)
+
+    async def files(self, actions: Iterable[FileAction]) -> None:
+        await self._inner.files(actions)
+
+    async def submit(self, jobs: Sequence[tuple[JobKey, JobSpec]]) -> None:
+        kinds: dict[str, list[tuple[JobKey, JobSpec]]] = {}
+        for job in jobs:
+            kinds.setdefault("batch" if job[1].batch is not None else job[1].placement, []).append(job)
+        if "step" in kinds:
+            await self._inner.submit(kinds["step"])
+        if "agent" in kinds:
+            (await self._allocation.agents(self._sink)).submit(kinds["agent"])
+        if "batch" in kinds:
+            await self._submit_batches(kinds["batch"])
+
+    async def poll(self, keys: Collection[JobKey]) -> None:
+        if self._scheduler is not None:
+            self._scheduler.stir()
+
+    async def cancel(self, keys: Collection[JobKey], grace: float) -> None:
+        self._allocation.cancel(keys, grace)
+        processes = [key for key in keys if not self._tracker.has(key)]
+        if processes:
+            await self._inner.cancel(processes, grace)
+        ids, told = self._tracker.to_cancel(keys)
+        if told:
+            folders = self._folders()
+            await self.files([("write", f"{folders.stops}/{key}", "", 0o666) for key in told])
+            self._tell(self._tracker.never_started(told, anyio.current_time()))
+        if ids and self._scheduler is not None:
+            await self._scheduler.cancel(self, ids)
+
+    def abort(self) -> None:
+        self._inner.abort()
+
+    async def recover(self) -> None:
+        await self._inner.recover()
+
+    async def close(self, keep: Collection[JobKey] | Literal["all"]) -> None:
+        try:
+            if keep != "all":
+                await self.cancel([key for key in self._tracker.keys if key not in keep], self._grace)
+                while any(key not in keep for key in self._tracker.keys) and self._broken is None:
+                    await self._ended.wait()
+            await self._write_down()
+        finally:
+            self._closed = True
+            self._wake()
+            if self._scheduler is not None:
+                self._scheduler.leave(self)
+            await self._allocation.aclose()
+            await self._inner.close(keep)
+
+    async def serve(self) -> None:
+        """See :meth:`asim.launchers.base.Launcher.serve`."""
+        async with anyio.create_task_group() as self._allocation.tasks:
+            await self._poll()
+
+    async def _poll(self) -> None:
+        while not self._closed:
+            scheduler = self._scheduler
+            if scheduler is None or not self._tracker:
+                await self._news.wait()
+                continue
+            try:
+                if self._broken is not None:
+                    await self._again()
+                await scheduler.wait(self._tracker.due(anyio.current_time()))
+                self._tell(self._tracker.settle(anyio.current_time()))
+                if self._tracker:
+                    await scheduler.ask(self)
+                self._tell(self._tracker.settle(anyio.current_time()))
+                await self._write_down()
+            except AgentError as exc:
+                if not self._closed and self._broken is None:
+                    self._broken = exc
+                await anyio.sleep(scheduler.min_poll)
+
+    # -- Party
+
+    async def run(self, command: Command, timeout: float) -> Completed:
+        return await self._inner.host.run(command.argv, stdin=command.stdin, timeout=timeout)
+
+    def watched(self) -> list[str]:
+        return self._tracker.jobs()
+
+    def answer(self, found: Mapping[str, JobStatus], asked: Sequence[str], final: bool) -> None:
+        now = anyio.current_time()
+        self._tell(self._tracker.statuses(found, asked, now, final))
+        if final:
+            self._tracker.judged(asked)
+            self._tell(self._tracker.settle(now))
+
+    def doubtful(self) -> list[str]:
+        return self._tracker.doubtful(anyio.current_time())
+
+    # -- inside
+
+    def _host(self) -> Host:
+        return self._inner.host
+
+    def _folders(self) -> Folders:
+        return Folders.of(self._experiment, self._run)
+
+    async def _submit_batches(self, jobs: Sequence[tuple[JobKey, JobSpec]]) -> None:
+        if self._scheduler is None:
+            self._scheduler = shared(self._dialect, self._where)
+            self._scheduler.join(self, *self._polls)
+        folders = self._folders()
+        wanted = list(submits(self._dialect, jobs, folders, self._run, grace=self._grace, throttle=self._throttle))
+        actions: list[FileAction] = [("mkdirs", folder) for folder in folders]
+        actions += [("write", submit.batch.script, submit.text, 0o700) for submit in wanted]
+        await self.files(actions)
+        refusals: list[tuple[Submit, AsimError]] = []
+
+        async def one(submit: Submit) -> None:
+            try:
+                await self._submit_one(submit)
+            except (SubmitError, SchedulerError) as exc:
+                refusals.append((submit, exc))
+
+        async with anyio.create_task_group() as group:
+            for submit in wanted:
+                group.start_soon(one, submit)
+        if len(refusals) == len(wanted):
+            raise refusals[0][1]
+        for submit, exc in refusals:
+            status = JobStatus(JobState.FAILED, 0.0, reason=f"could not be submitted: {exc}")
+            self._sink([(key, status) for key in submit.keys])
+        await self._write_down()
+
+    async def _submit_one(self, submit: Submit) -> None:
+        assert self._scheduler is not None
+        batch = submit.batch
+        job = await self._scheduler.submit(self, batch)
+        if job is None:
+            await self.files([("write", f"{self._folders().stops}/{batch.mark}", "", 0o666)])
+            words = f"{batch.name}: {self.name} does not say whether it was submitted, so it was called off"
+            raise SubmitError(words, transient=True)
+        tasks = [self._dialect.task(job, number) for number in range(batch.size)]
+        self._tracker.add(job, submit.keys, tasks)
+        self._inner.host.watch(self._folders().ends, LOOK, self._seen)
+        self._notes.append({"batch": job, "launcher": self.name, "script": batch.script, "keys": submit.keys})
+        LOG.info("%s: %s job %s, %s", batch.name, self.name, job, batch.script)
+        self._wake()
+
+    def _seen(self, files: Sequence[tuple[str, str]]) -> None:
+        self._tell(self._tracker.files(files, anyio.current_time()))
+
+    def _tell(self, evidence: Sequence[tuple[JobKey, JobStatus]]) -> None:
+        if not evidence:
+            return
+        for key, status in evidence:
+            if status.state.terminal:
+                when = status.time or time.time()
+                row = {"ended": key, "status": status.state.value, "reason": status.reason, "time": when}
+                self._notes.append({**row, "code": status.code})
+        if self._scheduler is not None and any(status.state.terminal for _, status in evidence):
+            self._scheduler.stir()
+        self._sink(evidence)
+        self._ended.set()
+        self._ended = anyio.Event()
+
+    def _wake(self) -> None:
+        self._news.set()
+        self._news = anyio.Event()
+
+    async def _write_down(self) -> None:
+        """What this driver learnt goes into the journal, so that it is known later."""
+        import json
+
+        notes, self._notes = self._notes, []
+        if notes:
+            text = "".join(json.dumps(note) + "\n" for note in notes)
+            await self.files([("append", f"{self._experiment}/.asim/{self._run}.journal.jsonl", text)])
+
+    # -- when the agent dies
+
+    def _agent_lost(self, error: AsimError) -> None:
+        """Its processes are lost; the batch jobs are not, and another agent can ask about them."""
+        if self._closed or not self._tracker:
+            self._on_lost(error)
+        else:
+            self._broken = error
+            self._wake()
+
+    async def _again(self) -> None:
+        error, old = self._broken, self._inner
+        LOG.error("%s; stopping what it left running, and starting another", error)
+        await old.recover()
+        lost = [(key, JobStatus(JobState.LOST, 0.0, reason=f"{error}")) for key in old.alive]
+        fresh = self._make()
+        await fresh.open(self._sink, self._agent_lost)
+        self._inner, self._broken = fresh, None
+        self._sink(lost)
+        fresh.host.watch(self._folders().ends, LOOK, self._seen)

@@ -1,0 +1,289 @@
+"""What is known of the members of batch jobs, and what follows from it. Pure: time and evidence come in, verdicts go out.
+
+Evidence, strongest first: the files that members leave (:mod:`asim.settings.script`), the accounting, the queue.
+A member that says that it was killed by a signal is not believed to have failed by itself until the scheduler has
+had a chance to say why (walltime, a lost node, a cancel). That a job is in no answer proves nothing for a while.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from ..status import JobState
+from .base import JobKey, JobStatus, ended_badly
+
+SETTLE = 2.0
+"""Seconds that a member's file may come after the scheduler's word that the job has ended (a shared file system)."""
+HELD = 20.0
+"""Seconds after which a member that was killed in a job that goes on counts as failed."""
+Evidence = list[tuple[JobKey, JobStatus]]
+
+
+@dataclass(slots=True)
+class _Member:
+    """One command of one job.
+
+    :ivar run: how often the scheduler has run it again.
+    :ivar held: it was killed by a signal; why is not known yet.
+    :ivar verdict: the scheduler's word about the end of its job or task, and when that came.
+    """
+
+    key: JobKey
+    job: str
+    alone: bool
+    run: int = 0
+    started: bool = False
+    asked: bool = False
+    held: JobStatus | None = None
+    held_at: float = 0.0
+    verdict: JobStatus | None = None
+    verdict_at: float = 0.0
+    judged: bool = False
+
+
+@dataclass(slots=True)
+class _Job:
+    """One submit.
+
+    :ivar tasks: id of a task -> its member; empty for what is no array.
+    :ivar missed_at: since when no answer mentions it.
+    """
+
+    id: str
+    members: dict[JobKey, _Member]
+    tasks: dict[str, _Member] = field(default_factory=dict)
+    waiting: bool = True
+    seen_at: float = 0.0
+    missed_at: float | None = None
+
+
+class Tracker:
+    """All batch jobs of one experiment that have not ended.
+
+    :param lost_after: seconds without a trace after which a job is LOST.
+    """
+
+    def __init__(self, lost_after: float) -> None:
+        self._lost_after = lost_after
+        self._jobs: dict[str, _Job] = {}
+        self._members: dict[JobKey, _Member] = {}
+
+    # -- what there is
+
+    def add(self, job: str, keys: Sequence[JobKey], tasks: Sequence[str] = ()) -> None:
+        """A submit was accepted.
+
+        :param tasks: ids of an array's tasks, in the order of the keys.
+        """
+        alone = bool(tasks) or len(keys) == 1
+        members = {key: _Member(key, job, alone) for key in keys}
+        self._jobs[job] = _Job(job, members, dict(zip(tasks, members.values(), strict=True)) if tasks else {})
+        self._members |= members
+
+    def jobs(self) -> list[str]:
+        """The ids of which something is not known yet."""
+        return list(self._jobs)
+
+    def has(self, key: JobKey) -> bool:
+        """Whether this one is here and has not ended."""
+        return key in self._members
+
+    def __len__(self) -> int:
+        return len(self._members)
+
+    @property
+    def keys(self) -> list[JobKey]:
+        """The members that have not ended."""
+        return list(self._members)
+
+    # -- stopping
+
+    def to_cancel(self, keys: Collection[JobKey]) -> tuple[list[str], list[JobKey]]:
+        """How these are stopped: ids of jobs and tasks for the scheduler, and members whose script must be told."""
+        wanted = {key: member for key in keys if (member := self._members.get(key))}
+        ids: list[str] = []
+        told: list[JobKey] = []
+        for job in dict.fromkeys(member.job for member in wanted.values()):
+            found = self._jobs[job]
+            if found.members.keys() <= wanted.keys():
+                ids.append(job)
+            elif found.tasks:
+                ids += [task for task, member in found.tasks.items() if member.key in wanted]
+            else:
+                told += [key for key in found.members if key in wanted]
+        for member in wanted.values():
+            member.asked = True
+        return ids, told
+
+    def never_started(self, keys: Iterable[JobKey], now: float) -> Evidence:
+        """Those of these whose job waits in the queue: they will find that they are not to start."""
+        found = [key for key in keys if key in self._members and self._jobs[self._members[key].job].waiting]
+        out: Evidence = []
+        for key in found:
+            out += self._end(self._members[key], JobStatus(JobState.CANCELLED, now, reason="stopped before it started"))
+        return out
+
+    # -- what members say
+
+    def files(self, found: Iterable[tuple[str, str]], now: float) -> Evidence:
+        """New files of members: name and text.
+
+        :param now: monotonic time in seconds.
+        """
+        out: Evidence = []
+        for name, text in sorted(found, key=lambda row: row[0].endswith(".end")):
+            key, _, rest = name.partition(".")
+            number, _, kind = rest.partition(".")
+            if not (key.isdigit() and number.isdigit()):
+                continue
+            member = self._members.get(JobKey(int(key)))
+            if member is not None and int(number) >= member.run:
+                member.run = int(number)
+                out += self._started(member, text) if kind == "start" else self._ended(member, text, now)
+        return out
+
+    def _started(self, member: _Member, text: str) -> Evidence:
+        words = text.split()
+        member.started, member.held = True, None
+        self._jobs[member.job].waiting = False
+        pid = int(words[2]) if len(words) > 2 and words[2].isdigit() else None
+        return [(member.key, JobStatus(JobState.RUNNING, seconds_of(words[:1]), pid=pid, host=" ".join(words[1:2])))]
+
+    def _ended(self, member: _Member, text: str, now: float) -> Evidence:
+        words = text.strip().split(None, 2)
+        if not words or not words[0].isdigit():
+            return []
+        code, when = int(words[0]), seconds_of(words[1:2])
+        if words[2:] == ["time limit"]:
+            return self._end(member, JobStatus(JobState.TIMEOUT, when, 128 - code, "stopped at its time limit"))
+        if len(words) > 2:
+            return self._end(member, JobStatus(JobState.FAILED, when, None, words[2].strip()))
+        if code == 0:
+            return self._end(member, JobStatus(JobState.COMPLETED, when, 0))
+        if code <= 128:
+            return self._end(member, JobStatus(JobState.FAILED, when, code, ended_badly(code)))
+        member.held, member.held_at = JobStatus(JobState.FAILED, when, 128 - code, ended_badly(128 - code)), now
+        if member.verdict is not None or (member.asked and not member.alone):
+            return self._conclude(member)
+        return []
+
+    # -- what the scheduler says
+
+    def statuses(self, found: Mapping[str, JobStatus], asked: Iterable[str], now: float, final: bool) -> Evidence:
+        """An answer about jobs and tasks.
+
+        :param asked: the ids that it was to be about.
+        :param final: it is the judge's.
+        """
+        out: Evidence = []
+        mentioned: set[str] = set()
+        for job in [self._jobs[name] for name in asked if name in self._jobs]:
+            rows = [(member, found[task]) for task, member in job.tasks.items() if task in found]
+            if job.id in found:
+                known = {member.key for member, _ in rows}
+                rows += [(member, found[job.id]) for member in job.members.values() if member.key not in known]
+            if rows:
+                mentioned.add(job.id)
+                job.waiting = all(status.state in (JobState.NEW, JobState.PENDING) for _, status in rows)
+                job.seen_at, job.missed_at = now, None
+            elif not final and job.missed_at is None:
+                job.missed_at = now
+            for member, status in rows:
+                if member.key in self._members:
+                    out += self._status(member, status, now, final)
+        return out
+
+    def _status(self, member: _Member, status: JobStatus, now: float, final: bool) -> Evidence:
+        if not status.state.terminal:
+            if status.state is JobState.PENDING and member.started:  # it is to be run again
+                member.started, member.held, member.verdict, member.run = False, None, None, member.run + 1
+            return [(member.key, status)]
+        if member.verdict is None:
+            member.verdict_at = now
+        member.verdict, member.judged = status, member.judged or final
+        return []
+
+    def doubtful(self, now: float) -> list[str]:
+        """Jobs that the accounting should be asked about: ended, or gone, and nothing has said how."""
+        ended = [member.job for member in self._members.values() if self._ripe(member, now) and not member.judged]
+        gone = [job.id for job in self._jobs.values() if job.missed_at is not None]
+        return list(dict.fromkeys([*ended, *gone]))
+
+    def judged(self, jobs: Iterable[str]) -> None:
+        """The accounting was asked about these; there is nothing more to be learnt about their ends."""
+        for job in jobs:
+            if job in self._jobs:
+                for member in self._jobs[job].members.values():
+                    member.judged = True
+
+    def settle(self, now: float) -> Evidence:
+        """What the passing of time decides."""
+        out: Evidence = []
+        for member in list(self._members.values()):
+            job = self._jobs[member.job]
+            if self._ripe(member, now) and member.judged:
+                out += self._conclude(member)
+            elif member.held and now > member.held_at + HELD and job.seen_at > member.held_at and not member.verdict:
+                out += self._end(member, member.held)
+            elif job.missed_at is not None and now > job.missed_at + self._lost_after:
+                words = f"job {job.id} is in no answer of the scheduler any more, and nothing tells how it ended"
+                out += self._end(member, member.held or JobStatus(JobState.LOST, 0.0, reason=words))
+        return out
+
+    def due(self, now: float) -> float:
+        """Seconds until :meth:`settle` or :meth:`doubtful` may have something new."""
+        times = [member.verdict_at + SETTLE for member in self._members.values() if member.verdict]
+        return max(0.05, min(times) - now) if times else 3600.0
+
+    def _ripe(self, member: _Member, now: float) -> bool:
+        return member.verdict is not None and (member.held is not None or now >= member.verdict_at + SETTLE)
+
+    def _conclude(self, member: _Member) -> Evidence:
+        """The scheduler's word, and the member's own if it was killed."""
+        verdict, held = member.verdict, member.held
+        if member.asked and (verdict is None or verdict.state in (JobState.FAILED, JobState.LOST)):
+            return self._end(member, JobStatus(JobState.CANCELLED, _time(held or verdict), _code(held), "stopped"))
+        if verdict is None:
+            return self._end(member, held) if held else []
+        if member.asked and verdict.state is JobState.CANCELLED:
+            verdict = verdict._replace(reason="stopped")
+        if held is not None:
+            ours = verdict.state is JobState.COMPLETED or (
+                verdict.state is JobState.FAILED and verdict.code is not None
+            )
+            return self._end(member, held if ours else _with_code(verdict, held.code))
+        if verdict.state is JobState.FAILED and not member.alone and (verdict.code or 0) > 0:
+            words = f"its batch job ended with exit code {verdict.code}, and nothing tells how this member did"
+            return self._end(member, JobStatus(JobState.LOST, verdict.time, reason=words))
+        return self._end(member, verdict)
+
+    def _end(self, member: _Member, status: JobStatus) -> Evidence:
+        del self._members[member.key]
+        job = self._jobs[member.job]
+        del job.members[member.key]
+        if not job.members:
+            del self._jobs[member.job]
+        return [(member.key, status)]
+
+
+def _with_code(status: JobStatus, code: int | None) -> JobStatus:
+    """The same with the exit code that the member itself told."""
+    return status._replace(code=code if status.code is None else status.code)
+
+
+def seconds_of(words: Sequence[str]) -> float:
+    """What ``date +%s.%N`` printed, also where it knows no ``%N``."""
+    whole, _, part = (words[0] if words else "").partition(".")
+    try:
+        return float(f"{int(whole)}.{part if part.isdigit() else 0}")
+    except ValueError:
+        return 0.0
+
+
+def _time(status: JobStatus | None) -> float:
+    return status.time if status else 0.0
+
+
+def _code(status: JobStatus | None) -> int | None:
+    return status.code if status else None

@@ -1,0 +1,228 @@
+"""The shell script of a batch job: its members' commands, and what they tell of themselves. POSIX sh.
+
+Each member leaves two small files in the run's directory of ends, each made under another name and renamed, so that it
+is there whole or not at all:
+
+``<key>.<n>.start``  ``<time> <host> <pid>``
+``<key>.<n>.end``    ``<exit code> <time> [what went wrong, in words]``; 128 + n is death by signal n, as shells have it;
+                     the words "time limit" tell that it was stopped at its own
+
+``n`` counts from 0 and grows when the scheduler runs the script again (requeue); members that had come to an end of
+their own are then left alone. A file ``<key>`` in the directory of stops ends a member, or keeps it from starting; one
+with the job's mark keeps the whole script from starting: that is how a submit whose answer was lost is called off.
+"""
+
+from __future__ import annotations
+
+import re
+import shlex
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from ._text import command_line
+
+Environment = tuple[tuple[str, str | None], ...]
+Pack = Literal["job", "array", "separate"]
+PACKS: tuple[Pack, ...] = ("job", "array", "separate")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Member:
+    """One command of a batch script.
+
+    :ivar key: the name that its files have.
+    :ivar env: variables to set; None: to unset.
+    :ivar stdout: file for its output; "": the command opens its files itself.
+    :ivar stderr: file for its errors.
+    :ivar limit: seconds that it may run; None: as long as its job.
+    """
+
+    key: int
+    cwd: str
+    argv: tuple[str, ...]
+    env: Environment = ()
+    stdout: str = ""
+    stderr: str = ""
+    limit: float | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Places:
+    """Where a script tells of its members, and is told to stop them.
+
+    :ivar ends: directory for what members tell.
+    :ivar stops: directory that is looked at for what is to end.
+    :ivar mark: this job's own word.
+    :ivar grace: seconds between SIGTERM and SIGKILL of one member.
+    :ivar index: shell expression for the number of this task; "": not an array.
+    :ivar forwards: pass signals on to the members; where the scheduler signals every process itself they are not.
+    """
+
+    ends: str
+    stops: str
+    mark: str
+    grace: float = 5.0
+    index: str = ""
+    forwards: bool = False
+
+
+TELL = """\
+asim_tell() { printf '%s\\n' "$2" > "$asim_ends/.$1" && mv -f "$asim_ends/.$1" "$asim_ends/$1"; }
+asim_end() { asim_tell "$asim_key.$asim_n.end" "$1 $(date +%s.%N) $2"; }
+asim_refuse() { printf '%s: %s\\n' "$asim_key" "$2" >&2; asim_end "$1" "$2"; }
+asim_keep() {
+  [ ! -s "$1" ] || [ ! -f "$1" ] || {
+    asim_i=1
+    while [ -e "$1.$asim_i" ]; do asim_i=$((asim_i + 1)); done
+    mv "$1" "$1.$asim_i"
+  }
+  true > "$1"
+}
+asim_wait() {
+  asim_hit=1 asim_code=
+  while [ -n "$asim_hit" ]; do
+    asim_hit= asim_last=$asim_code
+    wait "$1"
+    asim_code=$?
+    [ "$asim_code" != 127 ] || [ -z "$asim_last" ] || asim_code=$asim_last
+  done
+  return "$asim_code"
+}
+asim_on() {
+  for asim_signal in TERM USR1 USR2; do trap "asim_hit=1 asim_signal=$asim_signal; $1" "$asim_signal"; done
+}
+asim_timer() {
+  trap 'kill "$asim_sleep"; exit' TERM
+  sleep "$asim_limit" & asim_sleep=$!
+  wait "$asim_sleep"
+  true > "$asim_ends/.$asim_key.$asim_n.late"
+  kill -TERM "$asim_child"
+  sleep "$asim_grace" & asim_sleep=$!
+  wait "$asim_sleep"
+  kill -KILL "$asim_child"
+}
+asim_member() {
+  asim_key=$1 asim_cwd=$2 asim_out=$3 asim_err=$4 asim_limit=$5 asim_n=0 asim_words=
+  shift 5
+  while [ -e "$asim_ends/$asim_key.$asim_n.start" ]; do
+    if read -r asim_code asim_rest 2>/dev/null < "$asim_ends/$asim_key.$asim_n.end"; then
+      [ "$asim_code" -gt 128 ] && [ "${asim_rest#* }" != "time limit" ] || return "$asim_code"
+    fi
+    asim_n=$((asim_n + 1))
+  done
+  [ ! -e "$asim_stops/$asim_key" ] || { asim_end 143 "stopped before it started"; return 143; }
+  cd -- "$asim_cwd" || { asim_refuse 126 "cannot enter its directory $asim_cwd"; return 126; }
+  for asim_file in "$asim_out" "$asim_err"; do
+    [ -z "$asim_file" ] || asim_keep "$asim_file" || { asim_refuse 126 "cannot write $asim_file"; return 126; }
+  done
+  if [ -z "$asim_out" ]; then exec "$@" &
+  elif [ "$asim_out" = "$asim_err" ]; then exec "$@" >> "$asim_out" 2>&1 &
+  else exec "$@" >> "$asim_out" 2>> "$asim_err" &
+  fi
+  asim_child=$!
+  asim_on "$asim_forward"
+  asim_tell "$asim_key.$asim_n.start" "$(date +%s.%N) $(uname -n) $asim_child"
+  [ "$asim_limit" = 0 ] || { asim_timer & asim_timer=$!; }
+  asim_wait "$asim_child"
+  [ "$asim_limit" = 0 ] || kill "$asim_timer"
+  [ ! -e "$asim_ends/.$asim_key.$asim_n.late" ] || asim_words="time limit"
+  asim_end "$asim_code" "$asim_words"
+  return "$asim_code"
+}
+"""
+"""The functions of every script."""
+
+STOP = """\
+asim_watch() {
+  while sleep 2; do
+    for asim_file in "$asim_stops"/*; do
+      asim_key=${asim_file##*/} asim_n=0
+      case "$asim_keys" in *" $asim_key "*) ;; *) continue ;; esac
+      while [ -e "$asim_ends/$asim_key.$((asim_n + 1)).start" ]; do asim_n=$((asim_n + 1)); done
+      read -r asim_i asim_i asim_child 2>/dev/null < "$asim_ends/$asim_key.$asim_n.start" || continue
+      asim_keys="${asim_keys%%" $asim_key "*} ${asim_keys#*" $asim_key "}"
+      [ ! -e "$asim_ends/$asim_key.$asim_n.end" ] || continue
+      kill -TERM "$asim_child"
+      ( sleep "$asim_grace"; [ -e "$asim_ends/$asim_key.$asim_n.end" ] || kill -KILL "$asim_child" ) &
+    done
+  done
+}
+"""
+"""What scripts of several members have besides."""
+
+
+def body(members: Sequence[Member], places: Places) -> str:
+    """Everything after the preamble."""
+    shared = _shared(members)
+    lines = [*_environment(shared), "set +efuC", *_settings(places), TELL.rstrip("\n")]
+    lines.append('[ ! -e "$asim_stops/$asim_mark" ] || { echo "called off" >&2; exit 143; }')
+    calls = [(member.key, _call(member, dict(shared))) for member in members]
+    if places.index:
+        lines += _array(calls, places.index)
+    elif len(calls) == 1:
+        lines.append(calls[0][1])
+    else:
+        lines += _together(calls)
+    return "\n".join([*lines, ""])
+
+
+def _settings(places: Places) -> list[str]:
+    """What the functions refer to. ``set`` undoes what a preamble may have set, as they do without."""
+    forward = 'kill -s "$asim_signal" "$asim_child"' if places.forwards else ":"
+    return [
+        f"asim_ends={shlex.quote(places.ends)}",
+        f"asim_stops={shlex.quote(places.stops)}",
+        f"asim_mark={shlex.quote(places.mark)} asim_grace={places.grace:g} asim_forward={shlex.quote(forward)}",
+    ]
+
+
+def _array(calls: Sequence[tuple[int, str]], index: str) -> list[str]:
+    """One member, the one of this task's number."""
+    cases = [f"  {number}) {call} ;;" for number, (_, call) in enumerate(calls)]
+    return [f"case {index} in", *cases, "esac"]
+
+
+def _together(calls: Sequence[tuple[int, str]]) -> list[str]:
+    """All members at the same time; the script's exit code is 0 only if that of each is, else a failed member's."""
+    starts = [f'{call} & asim_pids="$asim_pids $!"' for _, call in calls]
+    keys = "  ".join(str(key) for key, _ in calls)
+    return [
+        "asim_pids=",
+        *starts,
+        STOP.rstrip("\n"),
+        f'asim_keys=" {keys} "',
+        "asim_watch & asim_watcher=$!",
+        """asim_on 'for asim_child in $asim_pids; do '"$asim_forward"'; done'""",
+        "asim_status=0",
+        'for asim_pid in $asim_pids; do asim_wait "$asim_pid" || asim_status=$asim_code; done',
+        'kill "$asim_watcher"',
+        'exit "$asim_status"',
+    ]
+
+
+def _call(member: Member, shared: Mapping[str, str | None]) -> str:
+    line = command_line(member.argv, {name: value for name, value in member.env if name not in shared})
+    places = (str(member.key), member.cwd, member.stdout, member.stderr, f"{member.limit or 0:g}")
+    return f"asim_member {shlex.join(places)} {line}"
+
+
+OURS = ("ASIM_", "SSDB", "SSKEY", "SR_")
+"""Variables that may be set for a whole script; others (PATH, say) could change what its own commands do."""
+_NAME = re.compile("[A-Za-z_][A-Za-z0-9_]*")
+
+
+def _shared(members: Sequence[Member]) -> list[tuple[str, str | None]]:
+    """Those of our variables that all members have with the same value, if the shell can set them (``SSDB_a-b`` not)."""
+    if not members:
+        return []
+    first = {name: value for name, value in members[0].env if name.startswith(OURS) and _NAME.fullmatch(name)}
+    common = set(first.items())
+    for member in members[1:]:
+        common &= set(member.env)
+    return [item for item in first.items() if item in common]
+
+
+def _environment(shared: Iterable[tuple[str, str | None]]) -> list[str]:
+    """Sets what the members share, once."""
+    return [f"unset {name}" if value is None else f"export {name}={shlex.quote(value)}" for name, value in shared]

@@ -1,0 +1,152 @@
+"""Small programs on the far side, run by its ``/bin/sh``, whatever the user's shell and its start-up files say.
+
+Every answer is one line that begins with a mark; whatever else is written is noise, and shown only when there is no
+answer.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import hashlib
+import json
+import shlex
+from dataclasses import dataclass
+from typing import Any
+
+import asyncssh
+
+from ..errors import AgentError
+from .sshlink import CUT
+
+MARK = b"\nASIM-LINK "
+NOISE = 1 << 20
+"""Bytes that start-up files may write before the first answer."""
+SLOW = 60.0
+"""Seconds that start-up files and a small program may take."""
+FLAGS = "-I -S -E"
+CANDIDATES = ["python3", *(f"python3.{minor}" for minor in range(14, 5, -1)), "/usr/bin/python3", "python"]
+
+PROBE = """
+for python in %s; do
+  "$python" %s -c 'import sys; sys.exit(sys.version_info < (3, 6))' </dev/null >/dev/null 2>&1 || continue
+  exec "$python" %s - <<'ASIM-END'
+%s
+ASIM-END
+done
+printf '\\nASIM-LINK nopython\\n'
+"""
+LOOK = """
+import hashlib, json, os, socket, sys
+cache, name, data = os.path.expanduser(%r), %r, %r
+path, temporary = os.path.join(cache, name), os.path.join(cache, '.%%s.%%d' %% (name, os.getpid()))
+def digest():
+    try:
+        with open(path, 'rb') as file:
+            return hashlib.sha256(file.read()).hexdigest()
+    except OSError:
+        return ''
+why = ''
+if data:
+    import base64
+    try:
+        os.makedirs(cache, exist_ok=True)
+        with open(temporary, 'wb') as file:
+            file.write(base64.b64decode(data))
+        os.rename(temporary, path)
+    except OSError as exc:
+        why = str(exc)
+print('\\nASIM-LINK here ' + json.dumps({'python': sys.executable, 'path': path, 'digest': digest(), 'why': why,
+    'version': sys.version.split()[0], 'host': socket.gethostname(), 'home': os.path.expanduser('~'), 'cache': cache}))
+"""
+LOGIN = """
+case "$SHELL" in */bash|*/zsh|*/ksh|*/sh|*/dash) ;; *) SHELL=/bin/sh ;; esac
+"$SHELL" -lc 'exec "$0" "$@"' %s </dev/null
+"""
+"""As in a login shell, so that commands are found where the user finds them."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Far:
+    """What is known of the far side.
+
+    :ivar python: its interpreter.
+    :ivar agent: the path of the agent's file.
+    :ivar home: the user's home.
+    :ivar host: its own name.
+    """
+
+    python: str
+    agent: str
+    home: str
+    host: str
+    cache: str
+
+    def command(self, *arguments: str) -> str:
+        """A command line that runs the agent's file."""
+        return " ".join(map(shlex.quote, [self.python, *FLAGS.split(), self.agent, *arguments]))
+
+
+async def shell(connection: asyncssh.SSHClientConnection, script: str, timeout: float | None = SLOW) -> list[str]:
+    """Run a script by ``/bin/sh`` there; the words of its (last) answer.
+
+    :raises AgentError: there is no answer, or not in time; with what was written instead.
+    Cancellation: the channel is closed; the script may go on.
+    """
+    try:
+        async with asyncio.timeout(timeout):
+            done = await connection.run("exec /bin/sh", input=script.encode(errors="surrogateescape"), encoding=None)
+    except TimeoutError:
+        raise AgentError(
+            f"the far side's start-up files or the program after them did not end in {timeout:g} s"
+        ) from None
+    except CUT as exc:
+        raise AgentError(f"a command could not be run there: {exc}") from exc
+    output = _bytes(done.stdout)
+    _, mark, line = output.rpartition(MARK)
+    if not mark:
+        said = (output[-1000:] + b"\n" + _bytes(done.stderr)[-1000:]).decode(errors="replace").strip()
+        raise AgentError(f"the far side did not answer as expected (exit code {done.exit_status}): {said}")
+    return line.partition(b"\n")[0].decode(errors="surrogateescape").split(" ", 2)
+
+
+def _bytes(data: Any) -> bytes:
+    return data if isinstance(data, bytes) else b""
+
+
+async def prepare(
+    connection: asyncssh.SSHClientConnection, python: str | None, cache: str, name: str, data: bytes
+) -> Far:
+    """Find an interpreter there, and see to it that the agent's file is there, whole.
+
+    :raises AgentError: there is no usable Python, or the file cannot be written.
+    """
+    wanted = hashlib.sha256(data).hexdigest()
+    found: dict[str, str] = {}
+    for contents in (b"", data):
+        look = LOOK % (cache, name, base64.b64encode(contents).decode())
+        names = " ".join(map(shlex.quote, [python] if python else CANDIDATES))
+        kind, *rest = await shell(connection, PROBE % (names, FLAGS, FLAGS, look))
+        if kind != "here":
+            what = python or "none of " + ", ".join(CANDIDATES)
+            raise AgentError(f"no usable Python there: {what} is Python 3.6 or later; name one by ssh.python")
+        found = json.loads(" ".join(rest))
+        if found["digest"] == wanted:
+            return Far(python=found["python"], agent=found["path"], **{k: found[k] for k in ("home", "host", "cache")})
+    raise AgentError(f"the agent's file cannot be written there: {found['path']}: {found['why'] or 'it is not whole'}")
+
+
+async def serve(connection: asyncssh.SSHClientConnection, far: Far, token: str) -> str:
+    """Start the agent's daemon, unless it is there; the directory of its socket.
+
+    :raises AgentError: it cannot be started.
+    """
+    place = far.cache + "/run"
+    command = far.command("serve", place, token)
+    try:
+        answer = await shell(connection, LOGIN % command)
+    except AgentError:  # a login shell that does something else: without it
+        answer = await shell(connection, command + " </dev/null")
+    if answer[0] != "serving":
+        raise AgentError(f"the agent cannot be started there: {' '.join(answer[2:])}")
+    return answer[2]

@@ -1,0 +1,24 @@
+"""The agent as one file that any Python runs, the same bytes each time."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import zipfile
+from functools import cache
+from pathlib import Path
+
+AGENT = Path(__file__).parent.parent / "agent"
+"""The agent's directory, where it runs from on this host."""
+PARTS = ("__main__", "commands", "digests", "files", "jobs", "link", "main", "processes", "stream", "text")
+
+
+@cache
+def package() -> tuple[str, bytes]:
+    """(name, contents); the name has the first 16 digits of the contents' SHA-256."""
+    out = io.BytesIO()
+    with zipfile.ZipFile(out, "w", zipfile.ZIP_STORED) as archive:
+        for part in PARTS:
+            archive.writestr(zipfile.ZipInfo(f"{part}.py"), (AGENT / f"{part}.py").read_bytes())
+    data = out.getvalue()
+    return f"agent-{hashlib.sha256(data).hexdigest()[:16]}.pyz", data

@@ -1,0 +1,242 @@
+"""Many files over SFTP: only what differs, several at a time, whole or not at all, and on from where a cut link ended.
+
+What a file contains is known by its SHA-256 at both ends, so nothing is taken for right because its time or size is.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import errno
+import hashlib
+import json
+import os
+import stat
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import anyio
+import asyncssh
+from anyio import to_thread
+
+from ..errors import AgentError, FileActionError
+from .farshell import Far, shell
+from .sshlink import CUT
+
+Connected = Callable[[], Awaitable[asyncssh.SSHClientConnection]]
+Print = tuple[int, str]
+"""Size and SHA-256."""
+AT_ONCE = 8
+"""Files on their way at the same time."""
+PIECE = 4 << 20
+"""Bytes that are read here and written there (or the other way round) in one go."""
+ROUNDS = 3
+"""Times that a file is sent which, when all has arrived, is not what was sent."""
+LOST = (asyncssh.SFTPConnectionLost, asyncssh.SFTPNoConnection, asyncssh.DisconnectError, ConnectionError)
+
+
+async def put_files(connected: Connected, far: Far, files: Sequence[tuple[str, str]]) -> int:
+    """See :meth:`asim.transport.ssh.SSHAgent.put`."""
+    prints = await _prints([here for here, _ in files])
+    todo = [(here, there, one) for (here, there), one in zip(files, prints, strict=True)]
+    sent = 0
+    for _ in range(ROUNDS):
+        theirs = await _far_prints(connected, far, [there for _, there, _ in todo])
+        todo = [row for row, their in zip(todo, theirs, strict=True) if their != row[2]]
+        if not todo:
+            return sent
+        sent = max(sent, len(todo))
+        await _each(connected, todo, _send)
+    theirs = await _far_prints(connected, far, [there for _, there, _ in todo])
+    for (_, there, mine), their in zip(todo, theirs, strict=True):
+        if their != mine:
+            raise FileActionError(f"it is not what was sent, or changes there: {there}", errno.EIO, there, "put")
+    return sent
+
+
+async def get_files(connected: Connected, far: Far, files: Sequence[tuple[str, str]]) -> int:
+    """See :meth:`asim.transport.ssh.SSHAgent.get`."""
+    todo, got = list(files), 0
+    for _ in range(ROUNDS):
+        theirs = await _far_prints(connected, far, [there for there, _ in todo])
+        for (there, _), their in zip(todo, theirs, strict=True):
+            if their is None:
+                raise FileActionError(f"no such file: {there}", errno.ENOENT, there, "get")
+        mine = await _prints([here for _, here in todo], missing=True)
+        rows = [(*row, their) for row, their, my in zip(todo, theirs, mine, strict=True) if their != my]
+        if not rows:
+            return got
+        got = max(got, len(rows))
+        await _each(connected, rows, _fetch)
+        todo = [(there, here) for there, here, _ in rows if not await to_thread.run_sync(os.path.exists, here)]
+        if not todo:
+            return got
+    raise FileActionError(f"it changes while it is fetched: {todo[0][0]}", errno.EIO, todo[0][0], "get")
+
+
+async def _each(connected: Connected, rows: Iterable[Any], one: Callable[..., Awaitable[None]]) -> None:
+    """Do something with each file, a few at a time, again with those that were under way when the link was cut.
+
+    :raises FileActionError: one of them cannot be read or written.
+    """
+    left = list(rows)
+    while left:
+        live = await connected()
+        folders: set[str] = set()
+        done: list[Any] = []
+        try:
+            async with live.start_sftp_client() as sftp:
+                await _some(sftp, folders, left, done, one)
+        except LOST as exc:
+            if not live.is_closed():
+                raise AgentError(f"the file transfer was ended by the other side: {exc}") from exc
+        except asyncssh.ChannelOpenError as exc:
+            if not live.is_closed():
+                raise AgentError(f"no file transfer there: {exc}") from exc
+        except asyncssh.Error as exc:
+            if not live.is_closed():
+                raise AgentError(f"the file transfer failed: {exc}") from exc
+        left = [row for row in left if row not in done]
+
+
+async def _some(sftp: Any, folders: set[str], rows: list[Any], done: list[Any], one: Any) -> None:
+    queue = iter(rows)
+    failed: list[BaseException] = []
+
+    async def worker() -> None:
+        for row in queue:
+            if failed:
+                return
+            try:
+                await one(sftp, folders, *row)
+                done.append(row)
+            except Exception as exc:  # noqa: BLE001  (the first is raised when the others have stopped)
+                failed.append(exc)
+
+    async with anyio.create_task_group() as group:
+        for _ in range(min(AT_ONCE, len(rows))):
+            group.start_soon(worker)
+    if failed:
+        raise failed[0]
+
+
+async def _send(sftp: Any, folders: set[str], here: str, there: str, mine: Print) -> None:
+    """One file there, under a name of its content until it is whole."""
+    folder, name = os.path.split(there)
+    part = f"{folder}/.{name}.asim-part-{mine[1][:16]}"
+    try:
+        if folder not in folders:
+            await sftp.makedirs(folder, exist_ok=True)
+            folders.add(folder)
+        have = await _size(sftp, part)
+        offset = max(0, (have if have <= mine[0] else 0) - PIECE)  # the last part may have holes
+        file = await to_thread.run_sync(open, here, "rb")
+        try:
+            mode = stat.S_IMODE((await to_thread.run_sync(os.fstat, file.fileno())).st_mode)
+            flags = asyncssh.FXF_WRITE | asyncssh.FXF_CREAT | (0 if offset else asyncssh.FXF_TRUNC)
+            async with sftp.open(part, flags, asyncssh.SFTPAttrs(permissions=mode)) as target:
+                await _copy(file, target, offset)
+        finally:
+            await to_thread.run_sync(file.close)
+        await sftp.posix_rename(part, there)
+    except LOST:
+        raise
+    except asyncssh.SFTPError as exc:
+        raise FileActionError(f"{exc.reason}: {there}", errno.EIO, there, "put") from exc
+    except OSError as exc:
+        raise FileActionError(f"{exc.strerror or exc}: {here}", exc.errno, here, "put") from exc
+
+
+async def _copy(file: Any, target: Any, offset: int) -> None:
+    """The next piece is read while one is written; a write is many requests under way at once."""
+    await to_thread.run_sync(file.seek, offset)
+    data = await to_thread.run_sync(file.read, PIECE)
+    while data:
+        async with asyncio.TaskGroup() as group:
+            following = group.create_task(to_thread.run_sync(file.read, PIECE))
+            await target.write(data, offset)
+        offset += len(data)
+        data = following.result()
+
+
+async def _fetch(sftp: Any, folders: set[str], there: str, here: str, theirs: Print) -> None:
+    """One file here, under a name of its content until it is whole. What is at its place is removed first if it differs."""
+    folder, name = os.path.split(here)
+    part = Path(folder, f".{name}.asim-part-{theirs[1][:16]}")
+    try:
+        await to_thread.run_sync(lambda: part.parent.mkdir(parents=True, exist_ok=True))
+        file = await to_thread.run_sync(open, part, "ab")
+        try:
+            offset = await to_thread.run_sync(lambda: file.seek(0, os.SEEK_END))
+            async with sftp.open(there, asyncssh.FXF_READ) as source:
+                while data := await source.read(PIECE, offset):
+                    await to_thread.run_sync(file.write, data)
+                    offset += len(data)
+        finally:
+            await to_thread.run_sync(file.close)
+        await to_thread.run_sync(_place, part, here, theirs)
+    except LOST:
+        raise
+    except asyncssh.SFTPError as exc:
+        raise FileActionError(f"{exc.reason}: {there}", errno.EIO, there, "get") from exc
+    except OSError as exc:
+        raise FileActionError(f"{exc.strerror or exc}: {here}", exc.errno, here, "get") from exc
+
+
+def _place(part: Path, here: str, theirs: Print) -> None:
+    """Put a fetched file in its place; what is not as announced is thrown away, to be fetched again."""
+    if _print(str(part)) == theirs:
+        part.replace(here)
+    else:
+        part.unlink()
+        Path(here).unlink(missing_ok=True)
+
+
+async def _size(sftp: Any, path: str) -> int:
+    with contextlib.suppress(asyncssh.SFTPNoSuchFile):
+        return (await sftp.stat(path)).size or 0
+    return 0
+
+
+# -- what is where
+
+
+def _print(path: str) -> Print:
+    sha = hashlib.sha256()
+    size = 0
+    with Path(path).open("rb") as file:
+        while data := file.read(1 << 20):
+            sha.update(data)
+            size += len(data)
+    return size, sha.hexdigest()
+
+
+async def _prints(paths: Sequence[str], missing: bool = False) -> list[Print | None]:
+    def all_of_them() -> list[Print | None]:
+        found: list[Print | None] = []
+        for path in paths:
+            try:
+                found.append(_print(path))
+            except OSError as exc:
+                if not missing:
+                    raise FileActionError(f"{exc.strerror}: {path}", exc.errno, path, "put") from exc
+                found.append(None)
+        return found
+
+    return await to_thread.run_sync(all_of_them, abandon_on_cancel=True)
+
+
+async def _far_prints(connected: Connected, far: Far, paths: Sequence[str]) -> list[Print | None]:
+    """The same there, by one program that remembers what it has looked at."""
+    command = far.command("digests", f"{far.cache}/digests.json")
+    script = f"{command} <<'ASIM-END'\n{json.dumps(list(paths))}\nASIM-END\n"
+    while True:
+        live = await connected()
+        try:
+            answer = await shell(live, script, timeout=None)
+            break
+        except AgentError as exc:
+            if not live.is_closed() or not isinstance(exc.__cause__, CUT):
+                raise
+    return [None if row is None else (row[0], row[1]) for row in json.loads(" ".join(answer[1:]))]

@@ -1,0 +1,1 @@
+"""Tests with real workload managers and real hosts, which the tests start for themselves."""
