@@ -58,6 +58,7 @@ if _TYPE_CHECKING:
     from .settings.sge import SgeQsubBatchSettings as SgeQsubBatchSettings
     from .settings.srun import SrunSettings as SrunSettings
     from .status import JobState as JobState
+    from .transport.options import SSHOptions as SSHOptions
 
 __version__ = "0.1.0"
 
@@ -92,5 +93,6 @@ __all__, __getattr__, __dir__ = _exports(
         ".settings.sge": "SgeQsubBatchSettings",
         ".settings.srun": "SrunSettings",
         ".status": "JobState",
+        ".transport.options": "SSHOptions",
     },
 )

@@ -54,6 +54,7 @@ class Databases:
         chosen = running[0] if database is None else database
         if chosen not in running:
             raise DatabaseError(f"database {chosen.name} is not running in experiment {self.name}")
+        options.setdefault("route", self._runtime().route)
         return Client(chosen.get_address()[0], cluster=chosen.is_cluster, **options)
 
     async def upload(self, database: Orchestrator, *objects: MLObject, replace: bool = False) -> None:

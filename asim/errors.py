@@ -4,7 +4,7 @@ One root, :class:`AsimError`. Three kinds below it:
 
 - *permanent*: the same input will always fail (:class:`ConfigError` and its subclasses, :class:`UnsupportedError`);
 - *of the machinery*: a file could not be written, an agent died (:class:`FileActionError`, :class:`AgentError`,
-  :class:`SubmitError`, whose ``transient`` says whether trying again can help);
+  :class:`SubmitError`, whose ``transient`` says whether trying again can help; :class:`AllocationError`);
 - *of a database* (:class:`DatabaseError` and its subclasses): they carry the command and what the server said;
 - *of a job*: :class:`JobFailed`, raised only where the caller asked for it with ``check=True``.
 
@@ -88,6 +88,10 @@ class SubmitError(AsimError):
     def __init__(self, message: str, *, transient: bool = False) -> None:
         super().__init__(message)
         self.transient = transient
+
+
+class AllocationError(AsimError):
+    """An allocation could not be had or given back, or this program is in none; the text has the scheduler's words."""
 
 
 class JobFailed(AsimError):

@@ -16,7 +16,8 @@ from .entities.names import check_name
 from .errors import AsimError, ConfigError, ConfigTypeError, allowed
 from .factories import Factories
 from .launchers.base import Launcher
-from .launching import Launching
+from .launching import Launching, far_host
+from .outputs import Outputs
 from .status import JobState
 from .tables import table
 from .units import Seconds, seconds
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from .runtime.group import JobGroup
     from .runtime.job import Job
     from .runtime.session import OnExit, Session
+    from .transport.options import SSHOptions
 
 LOG = logging.getLogger("asim")
 STOP_GRACE = 5.0
@@ -35,7 +37,7 @@ STOP_GRACE = 5.0
 Params = Mapping[str, object] | str | Sequence[str] | None
 
 
-class Experiment(Factories, Databases):
+class Experiment(Factories, Databases, Outputs):
     """One study: a name, a directory, a launcher, and everything that was started in it.
 
     Use it as ``async with Experiment(...) as exp``, or create it and ``await exp.aclose()`` at the end. It may be
@@ -53,6 +55,9 @@ class Experiment(Factories, Databases):
     :param min_poll: least seconds between two queries of a workload manager. One is made for all jobs, after half the time
         that has passed since anything changed.
     :param max_poll: most seconds between two queries.
+    :param host: run everything on another machine, reached by SSH: ``user@host``, or a name of the SSH config file. The
+        experiment's directory is there, by default ``~/<name>``; attached files are taken from here.
+    :param ssh: how it is reached, see :class:`~asim.SSHOptions`.
     :raises ConfigError: naming the field, the value, and what is allowed.
     """
 
@@ -67,20 +72,25 @@ class Experiment(Factories, Databases):
         stop_grace: Seconds = STOP_GRACE,
         min_poll: Seconds = 1.0,
         max_poll: Seconds = 30.0,
+        host: str | None = None,
+        ssh: SSHOptions | None = None,
     ) -> None:
         self.name = check_name("Experiment: name", name)
         self.config = Config.from_env()
         if exp_path is not None and not isinstance(exp_path, (str, os.PathLike)):
             raise ConfigTypeError(allowed("exp_path", exp_path, "must be a path (str or os.PathLike)"))
         given = check_text("exp_path", os.fspath(exp_path)) if exp_path is not None else name
-        self.exp_path = os.path.normpath(os.path.join(self.config.cwd, given or name))
-        self._launching = Launching.of(launcher, max_concurrent, on_exit, stop_grace, min_poll, max_poll)
+        far = far_host(name, given, host, ssh)
+        self.exp_path = far.directory if far else os.path.normpath(os.path.join(self.config.cwd, given or name))
+        self._launching = Launching.of(launcher, max_concurrent, on_exit, stop_grace, min_poll, max_poll, far)
         self._session: Session | None = None
         self._closed = self._interrupted = False
 
     # -- life
 
     async def __aenter__(self) -> Self:
+        if self._launching.far is not None:
+            self.exp_path = await self._launching.far.resolve()
         self._runtime()
         return self
 
@@ -111,13 +121,16 @@ class Experiment(Factories, Databases):
             from .runtime.session import Session
 
             how = self._launching
+            if self.exp_path.startswith("~"):
+                raise AsimError(f"experiment {self.name} is on another host: use it as `async with`, which connects")
             self._session = Session(
-                self.name, self.exp_path, self.config, how.capabilities, self._launcher, how.grace, how.max_concurrent
-            )
+                self.name, self.exp_path, how.config(self.config), how.capabilities, self._launcher, how.grace,
+                how.max_concurrent, how.far,
+            )  # fmt: skip
         return self._session
 
     def _launcher(self, token: str) -> Launcher:
-        return self._launching.make(self.config, self.exp_path, token)
+        return self._launching.make(self._launching.config(self.config), self.exp_path, token)
 
     # -- doing
 

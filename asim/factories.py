@@ -79,6 +79,8 @@ class Factories:
             from .settings.select import candidates
 
             words = candidates(self.launcher) if self.launcher in KNOWN else ("",)
+            if self._launching.far is not None:
+                return words[0]  # what is on this machine says nothing of that one
             return next((one for one in words if not one or self._which(one)), words[0] if words else "")
         if word and self._launching.capabilities.local_programs and self._which(word) is None:
             raise MissingFileError(allowed("run_command", word, "no such executable file here or in PATH"))

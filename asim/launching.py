@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from .config import Config
@@ -14,7 +14,11 @@ from .values import one_of
 if TYPE_CHECKING:
     from .launchers.local import LocalLauncher
     from .runtime.session import OnExit
+    from .transport.far import FarHost
+    from .transport.options import SSHOptions
 
+FAR_PATIENCE = 60.0
+"""Seconds beyond the grace that ending may take over a link that may be cut."""
 ON_EXIT: tuple[OnExit, ...] = ("stop", "wait", "detach")
 
 
@@ -23,6 +27,7 @@ class Launching:
     """What was said about launching.
 
     :ivar own: a launcher of the user's own.
+    :ivar far: the host where jobs run, if it is not this one.
     :ivar polls: least and most seconds between two queries of a workload manager.
     """
 
@@ -32,6 +37,7 @@ class Launching:
     on_exit: OnExit
     grace: float
     polls: tuple[float, float]
+    far: FarHost | None = None
 
     @classmethod
     def of(
@@ -42,6 +48,7 @@ class Launching:
         stop_grace: Seconds,
         min_poll: Seconds,
         max_poll: Seconds,
+        far: FarHost | None,
     ) -> Launching:
         """Check what ``Experiment`` was given.
 
@@ -49,17 +56,21 @@ class Launching:
         """
         from .launchers.registry import capabilities_of, launcher_of
 
-        word = _detected(launcher) if isinstance(launcher, str) else launcher
+        word = _detected(launcher, far) if isinstance(launcher, str) else launcher
+        if far is not None and not isinstance(word, str):
+            raise ConfigError(allowed("host", far.host, "a launcher of your own says itself where it runs jobs"))
+        can = capabilities_of(word)
         least, most = seconds("min_poll", min_poll) or 0.0, seconds("max_poll", max_poll) or 0.0
         if least > most:
             raise ConfigError(allowed("min_poll", min_poll, f"must not be more than max_poll, which is {max_poll!r}"))
         return cls(
-            capabilities=capabilities_of(word),
+            capabilities=replace(can, local_programs=False, patience=FAR_PATIENCE) if far else can,
             own=launcher_of(word) if isinstance(word, str) else word,
             max_concurrent=_whole("max_concurrent", max_concurrent),
             on_exit=one_of("on_exit", on_exit, ON_EXIT),
             grace=0.0 if stop_grace == 0 else seconds("stop_grace", stop_grace) or 0.0,
             polls=(least, most),
+            far=far,
         )
 
     def make(self, config: Config, experiment: str, token: str) -> Launcher:
@@ -78,7 +89,7 @@ class Launching:
             agent,
             self.capabilities,
             config,
-            where="",
+            where=self.far.host if self.far else "",
             experiment=experiment,
             run=token,
             throttle=self.max_concurrent,
@@ -91,19 +102,47 @@ class Launching:
         from .launchers.local import LocalLauncher
         from .runtime.journal import records_path
 
+        records, detach = records_path(experiment, token), self.on_exit == "detach"
+        if self.far is not None:
+            from .launchers.far import FarLauncher
+
+            return FarLauncher(
+                config, self.far, run=token, records=records, max_concurrent=self.max_concurrent, grace=self.grace,
+                detach=detach,
+            )  # fmt: skip
         return LocalLauncher(
-            config,
-            run=token,
-            records=records_path(experiment, token),
-            max_concurrent=self.max_concurrent,
-            grace=self.grace,
-            detach=self.on_exit == "detach",
+            config, run=token, records=records, max_concurrent=self.max_concurrent, grace=self.grace, detach=detach
         )
 
+    def config(self, config: Config) -> Config:
+        """What is true where jobs run: nothing of this environment is on a far host."""
+        if self.far is None:
+            return config
+        return replace(config, environ={}, python=self.far.options.python or "python3")
 
-def _detected(launcher: str) -> str:
+
+def far_host(name: str, exp_path: str | None, host: str | None, ssh: SSHOptions | None) -> FarHost | None:
+    """The host where jobs run, if it is not this one.
+
+    :raises ConfigError: options without a host, or a directory that cannot be there.
+    """
+    if host is None:
+        if ssh is not None:
+            raise ConfigError(allowed("ssh", ssh, "is for a far host; give host=, too"))
+        return None
+    from .transport.far import FarHost, directory_of
+    from .transport.options import SSHOptions
+
+    if not isinstance(host, str) or not host.strip() or host.startswith("-"):
+        raise ConfigError(allowed("host", host, 'must be "user@host", or a name of the SSH config file'))
+    return FarHost(host, ssh or SSHOptions(), directory_of(name, exp_path))
+
+
+def _detected(launcher: str, far: FarHost | None) -> str:
     if launcher.lower() != "auto":
         return launcher
+    if far is not None:
+        raise ConfigError(allowed("launcher", launcher, f"asim looks at this machine only; name that of {far.host}"))
     from .wlm import detect_launcher
 
     return detect_launcher()

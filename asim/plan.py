@@ -30,6 +30,7 @@ Member = tuple[Model, Ensemble | None]
 class Context:
     """What planning must know of the experiment.
 
+    :ivar work: the directory that jobs without one of their own run in; "": ``cwd``.
     :ivar python: the interpreter that runs asim's own programs where jobs run.
     :ivar environ: the environment that jobs start from.
     :ivar grace: seconds between SIGTERM and SIGKILL.
@@ -42,6 +43,7 @@ class Context:
     cwd: str
     capabilities: Capabilities
     token: str
+    work: str = ""
     python: str = "python3"
     environ: Mapping[str, str] = field(default_factory=dict)
     grace: float = 5.0

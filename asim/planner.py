@@ -197,7 +197,7 @@ class Planner:
 
     def _job(self, model: Model, ensemble: Ensemble | None, batch: BatchRequest | None) -> JobSpec:
         home = self._homes.get(model) or place(self._context, model, ensemble) or model._generated
-        cwd, outputs = (home, home) if home else (self._context.cwd, self._context.path)
+        cwd, outputs = (home, home) if home else (self._context.work or self._context.cwd, self._context.path)
         settings = model.settings_view
         placed: Placement = "agent" if ensemble and ensemble.placement == "agent" and not self._local else "step"
         if placed == "agent":

@@ -9,7 +9,7 @@ from typing import Any, Self
 from ..config import Config
 from .core import Core
 from .keys import Prefixes
-from .options import Options, from_environ
+from .options import Route, Options, from_environ
 
 
 def as_method(operation: Callable[..., Any], method: Callable[..., Any]) -> None:
@@ -41,6 +41,8 @@ class Face:
     :param password: for servers with access control.
     :param connections: how many connections to each server share the traffic of all tasks; a run of a model or script
         has one of its own.
+    :param route: what leads to an address from here, for servers that are reached through a forwarded port. (Not for the
+        blocking client.)
     :raises ConfigError: a value makes no sense.
     """
 
@@ -57,6 +59,7 @@ class Face:
         username: str | None = None,
         password: str | None = None,
         connections: int = 2,
+        route: Route | None = None,
     ) -> None:
         options = Options(
             address=address,
@@ -67,6 +70,7 @@ class Face:
             username=username,
             password=password,
             connections=connections,
+            route=route,
         )
         self._begin(Core(options, Prefixes(write=put_prefix, sources=tuple(get_prefixes))))
 

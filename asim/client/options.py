@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 
 from ..errors import ConfigError, allowed
 from .keys import Prefixes
 
 UNIX = "unix://"
+Route = Callable[[str], Awaitable[str]]
+"""From an address as the servers know it to the one that leads there from here."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -22,6 +24,7 @@ class Options:
     :ivar timeout: seconds for the answer to one command.
     :ivar model_timeout_ms: milliseconds that a model run may take, waiting for its turn included.
     :ivar connections: how many connections to each server share the traffic.
+    :ivar route: what leads to an address from here, for servers that are only reached through a forwarded port (async only).
     """
 
     address: str
@@ -32,6 +35,7 @@ class Options:
     username: str | None = None
     password: str | None = None
     connections: int = 2
+    route: Route | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "address", parse_address(self.address))

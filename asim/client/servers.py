@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from errno import EINPROGRESS
 from typing import TypeVar
 
+from ..errors import AgentError
 from .codec import Command, command
 from .options import UNIX, Options, host_and_port
 from .replies import ErrorReply
@@ -126,7 +127,8 @@ async def connect(
     loop = asyncio.get_running_loop()
     try:
         async with asyncio.timeout(options.connect_timeout):
-            wire = kind(await _socket(address, loop), loop)
+            there = await options.route(address) if options.route else address
+            wire = kind(await _socket(there, loop), loop)
             try:
                 await _introduce(wire, options)
             except BaseException:
@@ -135,7 +137,7 @@ async def connect(
             return wire
     except TimeoutError as exc:
         raise Lost(f"no connection within {options.connect_timeout:g} s", sent=False) from exc
-    except OSError as exc:
+    except (OSError, AgentError) as exc:
         raise Lost(f"cannot connect: {exc}", sent=False) from exc
 
 

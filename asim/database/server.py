@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import anyio
 
 from ..client.client import Client
+from ..client.options import Route
 from ..errors import ConfigError, DatabaseConnectionError, DatabaseError, allowed
 from .address import Address
 from .config import ADMIN, SLOTS
@@ -65,6 +66,7 @@ class RunningDatabase:
     :param identifier: the database's name.
     :param checkpoint: file with which it can be found again.
     :param stale: removes the files of earlier deployments.
+    :param route: what leads to an address of it from here; None: they are reached as they are.
     """
 
     def __init__(
@@ -74,7 +76,9 @@ class RunningDatabase:
         secret: str,
         checkpoint: str,
         stale: Callable[[], Awaitable[None]] | None = None,
+        route: Route | None = None,
     ) -> None:
+        self.route = route
         self.identifier, self.shards, self.secret = identifier, list(shards), secret
         self.checkpoint = checkpoint
         self._stale = stale
@@ -90,7 +94,12 @@ class RunningDatabase:
             timeout=ANSWER,
             connect_timeout=CONNECT,
             connections=1,
+            route=self.route,
         )
+
+    async def reached(self, address: str) -> str:
+        """What leads to one of its addresses from here."""
+        return await self.route(address) if self.route else address
 
     @property
     def addresses(self) -> list[str]:
@@ -195,7 +204,7 @@ class RunningDatabase:
         return json.dumps(data, indent=1) + "\n"
 
     @classmethod
-    def from_json(cls, path: str, text: str | bytes) -> RunningDatabase:
+    def from_json(cls, path: str, text: str | bytes, route: Route | None = None) -> RunningDatabase:
         """A database that was started by another process, or on another day.
 
         :param path: where the text was found.
@@ -206,7 +215,7 @@ class RunningDatabase:
             shards = [Shard(**row) for row in data["shards"]]
             if data["version"] != 1 or not shards:
                 raise ValueError(f"version {data['version']}, {len(shards)} shards")
-            found = cls(data["db_identifier"], shards, data["secret"], path)
+            found = cls(data["db_identifier"], shards, data["secret"], path, route=route)
         except (ValueError, TypeError, KeyError, AttributeError) as exc:
             what = f"is not the checkpoint file of a database ({type(exc).__name__}: {exc})"
             raise ConfigError(allowed("checkpoint", path, what)) from exc

@@ -46,6 +46,8 @@ _OWN_CODE = frozenset({"COMPLETED", "FAILED", "OUT_OF_MEMORY", "CANCELLED"})
 """States in which the exit code is the job's own. In the others Slurm makes one up: a node that is lost says 1."""
 _NO_OUTPUT = 53
 """What Slurm calls a signal when the batch script's output file cannot be opened, or its directory entered."""
+_SIGNALS = frozenset({4, 6, 7, 8, 9, 11, 15})
+"""Of programs that were killed, whose shell told 128 and the signal."""
 _CODE = re.compile(r"(\d+)(?::(\d+))?")
 _TASKS = re.compile(r"(\d+)_\[(\d[\d,:-]*)(?:%\d+)?\]")
 
@@ -78,6 +80,13 @@ def evidence(
     said = _WHY.get(name) or (ended_badly(code) if code else reason or "nobody says why")
     who, where = f" (user {by})" if by else "", _on(nodes) if name not in _OWN_CODE else ""
     return JobStatus(state, _time(end), code or None, f"{name}: {said}{who}{where}")
+
+
+def doubtful(status: JobStatus) -> JobStatus:
+    """The same, with a word of warning where sacct hides something: it takes 128 off the codes above that."""
+    if status.code not in _SIGNALS:
+        return status
+    return status._replace(reason=f"{status.reason} (or {status.code + 128}: sacct writes both so)")
 
 
 def ids(text: str) -> Sequence[str]:

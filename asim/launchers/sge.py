@@ -29,6 +29,8 @@ _TIMES = ("%a %b %d %H:%M:%S %Y", "%m/%d/%Y %H:%M:%S", "%Y-%m-%dT%H:%M:%S", "%Y-
 _AGAIN = frozenset({24, 25})
 """Codes of runs that are followed by another one of the same job: it migrates, or was put back."""
 _LIMIT, _KILLED = 37, 100
+_FULL = 25
+"""How qsub ends when a user, or the cell, has as many jobs as are allowed."""
 _WORDS = {
     1: "it could not be started on its host",
     17: "it was killed by a signal",
@@ -49,10 +51,7 @@ _LATER = (
     "unable to contact qmaster",
     "commlib error",
     "can't connect",
-    "would exceed",
-    "only allowed to have",
-    "too many",
-    "try again",
+    "are allowed per",
     "Resource temporarily unavailable",
 )
 _NO_ACCOUNTS = ("not found", "no jobs running since startup", "No such file or directory")
@@ -85,7 +84,7 @@ class SGE:
             raise SchedulerError(f"qsub printed no job id: {said.strip()!r}", done)
         if done.code is None or done.code < 0 or not said.strip() or _has(said, _UNSURE):
             raise SchedulerError(done.words(), done)
-        raise SubmitError(done.words(), transient=_has(said, _LATER))
+        raise SubmitError(done.words(), transient=done.code == _FULL or _has(said, _LATER))
 
     def task(self, job: str, index: int) -> str:
         """``12.1`` is the first."""
@@ -211,7 +210,7 @@ def _ended(record: Mapping[str, str]) -> JobStatus:
         return JobStatus(JobState.PENDING, 0.0, None, f"{number} ({told.strip()}): it is to be run again")
     if number == 0:
         state = JobState.FAILED if code else JobState.COMPLETED
-        return JobStatus(state, when, code, f"exit_status {code}: {ended_badly(code)}" if code else "")
+        return JobStatus(state, when, code, f"exit_status {code}" if code else "")
     own = (128 - code if code > 128 else code) or None
     late = number == _LIMIT or (number == _KILLED and _at_limit(record))
     words = "it reached its limit of time" if number == _KILLED and late else _WORDS.get(number, "it failed")

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from itertools import accumulate
 
 from ..errors import SubmitError, UnsupportedError, allowed
-from ._slurm_states import evidence, ids
+from ._slurm_states import doubtful, evidence, ids
 from .base import JobStatus
 from .dialect import Batch, Command, Completed, SchedulerError
 
@@ -38,7 +38,9 @@ _OVER = (_UNKNOWN_JOB, "already completing or completed", "Job/step already", "J
 _NO_ACCOUNTS = "accounting storage is disabled"
 _NOT_FOUND = 127
 """How env(1) ends when there is no such command."""
-_NEVER = ("Invalid job format", "Invalid field", "nrecognized option", "Invalid job id")
+_BAD_FORMAT = "Invalid job format"
+"""squeue does not know a column, prints what is left all the same, and ends with 0."""
+_NEVER = (_BAD_FORMAT, "Invalid field", "nrecognized option", "Invalid job id")
 """What no repetition can help against."""
 _UNSURE = (
     "Socket timed out",
@@ -64,7 +66,6 @@ _LATER = (
     "auth/munge",
     "Munge",
     "Connection refused",
-    "database",
 )
 """Refusals that may pass."""
 _POLICY = "violates accounting/QOS policy"
@@ -112,7 +113,7 @@ class Slurm:
 
     def read_status(self, done: Completed) -> Mapping[str, JobStatus]:
         """Lines of columns. A single id that squeue has forgotten is an error of its own, and the answer "nothing"."""
-        if done.code != 0:
+        if done.code != 0 or _BAD_FORMAT in done.stderr:
             if done.code is not None and _UNKNOWN_JOB in done.stderr:
                 return {}
             raise _no_answer(done)
@@ -136,7 +137,7 @@ class Slurm:
             raise _no_answer(done)
         rows = (line.split("|") for line in done.stdout.splitlines())
         return {
-            job: evidence(state, code, start, end, nodes)
+            job: doubtful(evidence(state, code, start, end, nodes))
             for listed, state, code, start, end, nodes in (row for row in rows if len(row) == len(_FIELDS))
             for job in ids(listed)
         }

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import anyio
 from anyio import to_thread
 
+from ..client.options import Route
 from ..database.address import Address
 from ..database.config import NodeConfig, checkpoint_path, config_path, report_of
 from ..database.server import RunningDatabase, Shard
@@ -20,7 +21,7 @@ from ..entities import Orchestrator
 from ..errors import AsimError, ConfigError, DatabaseError, EntityExistsError, MissingFileError, allowed
 from ..plan import DatabasePlan, JobSpec
 from ..status import JobState
-from .files import read_all, remove_aside, tail
+from .files import remove_aside, shown
 from .group import JobGroup
 from .job import Job
 
@@ -50,6 +51,8 @@ class Deployments:
     :param submit: starts jobs.
     :param stop: stops jobs and waits for their ends.
     :param spawn: starts an owned task.
+    :param read: what files have in them, where jobs run; b"" for one that is not there.
+    :param route: what leads to an address where jobs run from here; None: addresses are reached as they are.
     :param announce: publishes that a job which still runs is in this condition, in words.
     """
 
@@ -60,7 +63,10 @@ class Deployments:
         stop: Callable[[Sequence[Job]], Awaitable[None]],
         spawn: Callable[..., None],
         announce: Callable[[Job, str], None],
+        read: Callable[[Sequence[str]], Awaitable[list[bytes]]],
+        route: Route | None,
     ) -> None:
+        self._read, self._route = read, route
         self._files, self._submit, self._stop, self._spawn, self._announce = files, submit, stop, spawn, announce
         self.running: dict[Orchestrator, RunningDatabase] = {}
         self._foreign: dict[Orchestrator, JobState] = {}  # how those of other processes are
@@ -118,7 +124,7 @@ class Deployments:
         shards = await self._reports(config, jobs)
         _check_reachable(config, shards)
         checkpoint = checkpoint_path(config.directory, config.name)
-        database = RunningDatabase(config.name, shards, config.secret, checkpoint, _stale(config))
+        database = RunningDatabase(config.name, shards, config.secret, checkpoint, _stale(config), self._route)
         try:
             if config.node_ids:
                 from ..database.cluster import form
@@ -148,7 +154,7 @@ class Deployments:
         pause, patience = 0.002, anyio.current_time() + config.deadline + MARGIN
         while True:
             ended = [job for job in jobs if job.status.terminal]
-            found = [report_of(data, config.run) for data in await to_thread.run_sync(read_all, paths)]
+            found = [report_of(data, config.run) for data in await self._read(paths)]
             for number, report in enumerate(found):
                 if report and "error" in report:
                     with anyio.move_on_after(MARGIN):
@@ -159,7 +165,7 @@ class Deployments:
             if all(found):
                 return [Shard.of(f"{config.name}_{n}", report) for n, report in enumerate(found) if report]
             if ended:
-                words = await to_thread.run_sync(tail, ended[0].stderr)
+                words = shown((await self._read([str(ended[0].stderr)]))[0])
                 raise DatabaseError(f"database {config.name}: {ended[0].name} ended: {ended[0].reason}. {words}")
             if any(job.status in (JobState.NEW, JobState.PENDING) for job in jobs):
                 patience = anyio.current_time() + config.deadline + MARGIN  # in a queue; its time has not begun
@@ -219,12 +225,12 @@ class Deployments:
         :raises DatabaseError: the database does not run any more.
         """
         try:
-            data = (await to_thread.run_sync(read_all, [checkpoint]))[0]
+            data = (await self._read([checkpoint]))[0]
         except OSError as exc:
             raise ConfigError(allowed("checkpoint", checkpoint, f"cannot be read: {exc.strerror}")) from exc
         if not data:
             raise MissingFileError(allowed("checkpoint", checkpoint, "no such file"))
-        database = RunningDatabase.from_json(checkpoint, data)
+        database = RunningDatabase.from_json(checkpoint, data, self._route)
         if any(database.identifier == other.identifier for other in self.usable.values()):
             what = "a database of this name is running in this experiment"
             raise EntityExistsError(allowed("db_identifier", database.identifier, what))

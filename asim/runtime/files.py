@@ -4,6 +4,8 @@ import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
+from anyio import to_thread
+
 
 def write_new(path: Path, text: str) -> None:
     """Write a file that is not there yet: ``path``, or ``stem_01`` … beside it (blocking: call it in a thread)."""
@@ -23,6 +25,21 @@ def read_all(paths: Sequence[str]) -> list[bytes]:
     return [_read(Path(path)) for path in paths]
 
 
+def read_from(path: str, offset: int) -> bytes:
+    """What a file has from ``offset`` on; b"" if it is not there (blocking)."""
+    try:
+        with open(path, "rb") as file:
+            file.seek(offset)
+            return file.read()
+    except FileNotFoundError:
+        return b""
+
+
+async def read_files(paths: Sequence[str]) -> list[bytes]:
+    """The same in a thread."""
+    return await to_thread.run_sync(read_all, paths)
+
+
 def _read(path: Path) -> bytes:
     try:
         return path.read_bytes()
@@ -30,9 +47,9 @@ def _read(path: Path) -> bytes:
         return b""
 
 
-def tail(path: Path, size: int = 500) -> str:
-    """The last words of a text file, on one line (blocking)."""
-    return " ".join(_read(path)[-size:].decode("utf-8", "replace").split())
+def shown(data: bytes, size: int = 500) -> str:
+    """The last words of a text, on one line."""
+    return " ".join(data[-size:].decode("utf-8", "replace").split())
 
 
 def remove_aside(directories: Sequence[str]) -> None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import anyio
@@ -11,13 +12,25 @@ from anyio import to_thread
 from ..config import Config
 from ..database.objects import Upload, check_objects, claim, upload_of
 from ..members import batch_entities, databases, members, ungenerated, units_of
-from ..plan import Context, LaunchPlan
+from ..plan import Context, Facts, LaunchPlan, Needs
 from ..planner import Planner, needs
 from .contents import contents_of
 from .survey import survey
 
+Exist = Callable[[Iterable[str]], Awaitable[frozenset[str]]]
+"""Which of these paths are taken, on a far host."""
 
-async def plan_start(context: Context, config: Config, entities: Sequence[Any]) -> LaunchPlan:
+
+async def _survey(wanted: Needs, config: Config, exist: Exist | None) -> Facts:
+    facts = await survey(wanted, config.cwd, config.search_path)
+    if exist is None:
+        return facts
+    return replace(facts, taken=await exist(wanted.targets), real={}, programs={})
+
+
+async def plan_start(
+    context: Context, config: Config, entities: Sequence[Any], exist: Exist | None = None
+) -> LaunchPlan:
     """What ``start`` would do with these entities. Nothing is changed.
 
     :raises ConfigError: anything that could never work.
@@ -25,7 +38,7 @@ async def plan_start(context: Context, config: Config, entities: Sequence[Any]) 
     found = members(entities)
     units = units_of(context, ungenerated(found))
     wanted = needs(context, found, units, databases(entities))
-    facts = await survey(wanted, config.cwd, config.search_path)
+    facts = await _survey(wanted, config, exist)
     planner = Planner(context, facts)
     planner.generation(units)
     for _ in planner.start(found, batch_entities(entities), databases(entities)):
@@ -34,14 +47,21 @@ async def plan_start(context: Context, config: Config, entities: Sequence[Any]) 
 
 
 async def plan_generate(
-    context: Context, config: Config, entities: Sequence[Any], *, tag: str, overwrite: bool, strict_tags: bool
+    context: Context,
+    config: Config,
+    entities: Sequence[Any],
+    exist: Exist | None = None,
+    *,
+    tag: str,
+    overwrite: bool,
+    strict_tags: bool,
 ) -> LaunchPlan:
     """What ``generate`` would do with these entities. Nothing is changed.
 
     :raises ConfigError: anything that could never work.
     """
     units = units_of(context, members(entities), again=True)
-    facts = await survey(needs(context, (), units), config.cwd, config.search_path)
+    facts = await _survey(needs(context, (), units), config, exist)
     planner = Planner(context, facts, tag=tag, strict_tags=strict_tags)
     planner.generation(units, overwrite)
     return planner.plan

@@ -151,7 +151,8 @@ class Run:
         names = {shard.address: shard.name for shard in shards}
         if len(shards) == 1:
             return [Site(shards[0].name, shards[0].address, ())]
-        async with sender(shards[0].address, self._database.secret, self._where(shards[0].name)) as first:
+        there = await self._database.reached(shards[0].address)
+        async with sender(there, self._database.secret, self._where(shards[0].name)) as first:
             slots = SlotMap(await first.ask("CLUSTER", "SLOTS"), shards[0].address)
         tags: dict[str, list[bytes]] = {}
         for shard in slots.shards:
@@ -183,7 +184,8 @@ class Run:
             raise errors[0]
 
     async def _lane(self, site: Site, todo: deque[Copy], first: bool) -> None:
-        async with sender(site.address, self._database.secret, self._where(site.name)) as connection:
+        there = await self._database.reached(site.address)
+        async with sender(there, self._database.secret, self._where(site.name)) as connection:
             if first:  # so that workers start and import what they need while the bytes are on their way
                 hints = dict.fromkeys((copy.upload.backend, copy.device) for copy in todo)
                 await connection.ask_all([("ASIM.PREPARE", *hint) for hint in hints])  # a user's redisai.so has it not

@@ -5,9 +5,11 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 import anyio
+from anyio import to_thread
 
 from ..agent.protocol import FileAction
 from ..config import Config
@@ -18,8 +20,10 @@ from ..launchers.base import Capabilities, JobKey, Launcher
 from ..plan import Context, JobSpec, LaunchPlan
 from ..planner import refuse_busy
 from ..status import JobState
+from ..transport.far import FarHost
 from .deployment import Deployments, replaced
 from .events import EventStream
+from .files import read_files, read_from
 from .group import JobGroup
 from .holder import Holder
 from .job import Job
@@ -27,7 +31,7 @@ from .journal import Diary, new_token
 from .making import Maker
 from .monitor import Monitor
 from .owner import Owner
-from .planning import plan_generate, plan_start, plan_upload
+from .planning import Exist, plan_generate, plan_start, plan_upload
 from .preload import Preloader
 from .spilling import spill
 
@@ -42,6 +46,7 @@ class Session:
     """The runtime of one Experiment. Implements :class:`~asim.runtime.job.Control` for the handles.
 
     :param launcher: makes the launcher for this run, told its token.
+    :param far: the host where jobs run, if it is not this one.
     """
 
     def __init__(
@@ -53,6 +58,7 @@ class Session:
         launcher: Callable[[str], Launcher],
         grace: float,
         max_concurrent: int | None = None,
+        far: FarHost | None = None,
     ) -> None:
         self.name, self.path, self.config, self.capabilities = name, path, config, capabilities
         self.token = new_token()
@@ -64,8 +70,11 @@ class Session:
         self._holder = Holder(
             name, lambda: launcher(self.token), self.monitor, self.owner, self._diary, grace, capabilities.patience
         )
+        self.far = far
+        self.route = far.route if far else None
+        read = far.read if far else read_files
         self.databases = Deployments(
-            self._files, self._start, self.monitor.stop, self.owner.start_soon, self.monitor.announce
+            self._files, self._start, self.monitor.stop, self.owner.start_soon, self.monitor.announce, read, self.route
         )
         self._preloader = Preloader(self.databases)
         self._survivors: set[Job] = set()
@@ -85,6 +94,7 @@ class Session:
             name=self.name,
             path=self.path,
             cwd=self.config.cwd,
+            work=self.path if self.far else "",
             capabilities=self.capabilities,
             token=self.token,
             python=self.config.python,
@@ -99,7 +109,7 @@ class Session:
 
     async def plan_start(self, entities: Sequence[Any]) -> LaunchPlan:
         """What ``start`` would do with these entities."""
-        return await plan_start(self.context(), self.config, entities)
+        return await plan_start(self.context(), self.config, entities, await self._taken())
 
     async def preview(self, entities: Sequence[Any]) -> LaunchPlan:
         """The same, with what jobs would be told of the databases that run now."""
@@ -111,12 +121,25 @@ class Session:
         for _ in tell_applications(plan, self.databases.addresses):
             await anyio.lowlevel.checkpoint()
 
+    async def _taken(self) -> Exist | None:
+        """How directories are looked for that exist already; None: on this machine."""
+        if self.far is None:
+            return None
+        await self.owner.run(self._holder.opened)
+        return self.far.exist
+
     # -- doing
 
     async def generate(self, entities: Sequence[Any], *, tag: str, overwrite: bool, strict_tags: bool) -> LaunchPlan:
         """Plan and make directories; see ``Experiment.generate``."""
         plan = await plan_generate(
-            self.context(), self.config, entities, tag=tag, overwrite=overwrite, strict_tags=strict_tags
+            self.context(),
+            self.config,
+            entities,
+            await self._taken(),
+            tag=tag,
+            overwrite=overwrite,
+            strict_tags=strict_tags,
         )
         await self.owner.run(lambda: self._execute(plan))
         return plan
@@ -270,6 +293,20 @@ class Session:
         path = os.path.join(self.config.cwd, checkpoint)
         return await self.owner.run(lambda: self.databases.reconnect(path, self.capabilities.launcher))
 
+    # -- output files
+
+    async def fetch(self, jobs: Sequence[Job], to: str) -> list[Path]:
+        """See ``Experiment.fetch``."""
+        assert self.far is not None
+        paths = [path for job in jobs for path in (job.spec.stdout, job.spec.stderr)]
+        return [Path(path) for path in await self.far.fetch(paths, [job.spec.cwd for job in jobs], to)]
+
+    async def read_from(self, path: str, offset: int) -> bytes:
+        """What a file has from there on; nothing if it is not there."""
+        if self.far is not None:
+            return await self.far.read_from(path, offset)
+        return await to_thread.run_sync(read_from, path, offset)
+
     def stream(self, wanted: Callable[[Job], bool] | None, buffer: int) -> EventStream:
         return self.monitor.hub.stream(wanted, buffer)
 
@@ -326,6 +363,7 @@ class Session:
             with anyio.move_on_after(self._holder.patience):
                 await self.monitor.stop([job for job in live if not job.is_database and job not in survivors])
         await self.databases.aclose(detached=bool(keep))
+        await self._bring_home()
         await self._holder.let_go(keep)
         if keep:
             self.detached = True
@@ -333,6 +371,17 @@ class Session:
         else:
             with anyio.move_on_after(self._holder.patience):
                 await self.monitor.idle()
+
+    async def _bring_home(self) -> None:
+        """The output files of what has ended on a far host."""
+        if self.far is None or self.far.options.fetch == "never":
+            return
+        ended = [job for job in self.monitor.jobs if job.status.terminal and not job.is_database]
+        if ended:
+            try:
+                await self.fetch(ended, os.path.join(self.config.cwd, self.name))
+            except AsimError as exc:
+                LOG.error("%s: output files could not be fetched: %s", self.name, exc)
 
 
 def _slices(items: Sequence[T]) -> Iterator[Sequence[T]]:

@@ -93,13 +93,13 @@ asim_on() {
   for asim_signal in TERM USR1 USR2; do trap "asim_hit=1 asim_signal=$asim_signal; $1" "$asim_signal"; done
 }
 asim_timer() {
-  trap 'kill "$asim_sleep"; exit' TERM
-  sleep "$asim_limit" & asim_sleep=$!
-  wait "$asim_sleep"
+  trap '[ "$!" = "$asim_child" ] || kill "$!"; exit' TERM
+  sleep "$asim_limit" &
+  wait "$!"
   true > "$asim_ends/.$asim_key.$asim_n.late"
   kill -TERM "$asim_child"
-  sleep "$asim_grace" & asim_sleep=$!
-  wait "$asim_sleep"
+  sleep "$asim_grace" &
+  wait "$!"
   kill -KILL "$asim_child"
 }
 asim_member() {
@@ -121,9 +121,9 @@ asim_member() {
   else exec "$@" >> "$asim_out" 2>> "$asim_err" &
   fi
   asim_child=$!
+  [ "$asim_limit" = 0 ] || { asim_timer & asim_timer=$!; }
   asim_on "$asim_forward"
   asim_tell "$asim_key.$asim_n.start" "$(date +%s.%N) $(uname -n) $asim_child"
-  [ "$asim_limit" = 0 ] || { asim_timer & asim_timer=$!; }
   asim_wait "$asim_child"
   [ "$asim_limit" = 0 ] || kill "$asim_timer"
   [ ! -e "$asim_ends/.$asim_key.$asim_n.late" ] || asim_words="time limit"
@@ -131,7 +131,8 @@ asim_member() {
   return "$asim_code"
 }
 """
-"""The functions of every script."""
+"""The functions of every script. (The timer is forked before traps are set: dash loses signals that come before a new
+process has let go of the traps that it was born with, and what is lost here would run on.)"""
 
 STOP = """\
 asim_watch() {

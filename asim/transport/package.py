@@ -10,7 +10,8 @@ from pathlib import Path
 
 AGENT = Path(__file__).parent.parent / "agent"
 """The agent's directory, where it runs from on this host."""
-PARTS = ("__main__", "commands", "digests", "files", "jobs", "link", "main", "processes", "stream", "text")
+NO_PART = ("__init__.py", "protocol.py")
+"""What is there for the driver."""
 
 
 @cache
@@ -18,7 +19,8 @@ def package() -> tuple[str, bytes]:
     """(name, contents); the name has the first 16 digits of the contents' SHA-256."""
     out = io.BytesIO()
     with zipfile.ZipFile(out, "w", zipfile.ZIP_STORED) as archive:
-        for part in PARTS:
-            archive.writestr(zipfile.ZipInfo(f"{part}.py"), (AGENT / f"{part}.py").read_bytes())
+        for path in sorted(AGENT.glob("*.py")):
+            if path.name not in NO_PART:
+                archive.writestr(zipfile.ZipInfo(path.name), path.read_bytes())
     data = out.getvalue()
     return f"agent-{hashlib.sha256(data).hexdigest()[:16]}.pyz", data

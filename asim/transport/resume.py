@@ -77,15 +77,16 @@ class Resumable(asyncio.WriteTransport):
             self._on_close()
 
     def acknowledged(self, count: int) -> None:
-        """The agent has that many bytes.
+        """The agent has that many bytes. A message that says less than is known was sent again after a cut.
 
         :raises AgentError: it cannot have.
         """
         done = count - self._base
-        if not 0 <= done <= len(self._kept):
-            raise AgentError(f"the agent has {count} bytes of {self._base} to {self._base + len(self._kept)}")
-        del self._kept[:done]
-        self._base = count
+        if done > len(self._kept):
+            raise AgentError(f"the agent has {count} bytes of {self._base + len(self._kept)}")
+        if done > 0:
+            del self._kept[:done]
+            self._base = count
 
     def ended(self) -> None:
         """The agent's stream is complete: it waits for nothing but to know that."""
@@ -96,6 +97,8 @@ class Resumable(asyncio.WriteTransport):
 
     def attach(self, channel: Channel, count: int) -> None:
         """Go on over a new channel, whose agent has ``count`` bytes and knows what we have."""
+        if count < self._base:
+            raise AgentError(f"the agent has forgotten what it had: {count} bytes of {self._base}")
         self.acknowledged(count)
         self._channel, self._told = channel, self.received
         if self._kept:

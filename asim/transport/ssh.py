@@ -160,7 +160,7 @@ class SSHAgent:
         :raises AgentError: it cannot be made.
         """
         try:
-            return await (await self._connected()).open_connection(host, port)
+            return await (await self._connected()).open_connection(host, port, encoding=None)
         except CUT as exc:
             raise AgentError(f"no connection from {self.host} to {host}:{port}: {exc}") from exc
 

@@ -5,7 +5,6 @@ What a file contains is known by its SHA-256 at both ends, so nothing is taken f
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import errno
 import hashlib
@@ -135,7 +134,7 @@ async def _send(sftp: Any, folders: set[str], here: str, there: str, mine: Print
         try:
             mode = stat.S_IMODE((await to_thread.run_sync(os.fstat, file.fileno())).st_mode)
             flags = asyncssh.FXF_WRITE | asyncssh.FXF_CREAT | (0 if offset else asyncssh.FXF_TRUNC)
-            async with sftp.open(part, flags, asyncssh.SFTPAttrs(permissions=mode)) as target:
+            async with sftp.open(part, flags, asyncssh.SFTPAttrs(permissions=mode), encoding=None) as target:
                 await _copy(file, target, offset)
         finally:
             await to_thread.run_sync(file.close)
@@ -149,15 +148,11 @@ async def _send(sftp: Any, folders: set[str], here: str, there: str, mine: Print
 
 
 async def _copy(file: Any, target: Any, offset: int) -> None:
-    """The next piece is read while one is written; a write is many requests under way at once."""
+    """Each write is many requests under way at once."""
     await to_thread.run_sync(file.seek, offset)
-    data = await to_thread.run_sync(file.read, PIECE)
-    while data:
-        async with asyncio.TaskGroup() as group:
-            following = group.create_task(to_thread.run_sync(file.read, PIECE))
-            await target.write(data, offset)
+    while data := await to_thread.run_sync(file.read, PIECE):
+        await target.write(data, offset)
         offset += len(data)
-        data = following.result()
 
 
 async def _fetch(sftp: Any, folders: set[str], there: str, here: str, theirs: Print) -> None:
@@ -169,7 +164,7 @@ async def _fetch(sftp: Any, folders: set[str], there: str, here: str, theirs: Pr
         file = await to_thread.run_sync(open, part, "ab")
         try:
             offset = await to_thread.run_sync(lambda: file.seek(0, os.SEEK_END))
-            async with sftp.open(there, asyncssh.FXF_READ) as source:
+            async with sftp.open(there, asyncssh.FXF_READ, encoding=None) as source:
                 while data := await source.read(PIECE, offset):
                     await to_thread.run_sync(file.write, data)
                     offset += len(data)

@@ -121,10 +121,19 @@ class Link:
             connection.abort()
         self._jumps.clear()
         tunnel: Any = ()
-        for jump in self.options.jumps:
+        for jump in self.options.jumps or await self._config_jumps():
             tunnel = await self._hop(jump, tunnel, last=False)
             self._jumps.append(tunnel)
         return await self._hop(self.host, tunnel, last=True)
+
+    async def _config_jumps(self) -> list[str]:
+        """Hosts on the way that a config file names; each is verified, and its refusal explained, like the last."""
+        try:
+            options, _ = await to_thread.run_sync(self._prepare, self.host, None, True, abandon_on_cancel=True)
+        except (asyncssh.Error, OSError, ValueError) as exc:
+            raise AgentError(f"{self.host} cannot be connected to: {exc}") from exc
+        jumps = options.tunnel if isinstance(options.tunnel, str) and options.tunnel.lower() != "none" else ""
+        return [jump for jump in jumps.split(",") if jump]
 
     async def _hop(self, host: str, tunnel: Any, *, last: bool) -> asyncssh.SSHClientConnection:
         """One connection, through ``tunnel`` if there is one."""
@@ -135,7 +144,12 @@ class Link:
                 options, known = await to_thread.run_sync(self._prepare, host, tunnel, last, abandon_on_cancel=True)
                 sock = await self._same_address(options) if last else None
                 connection = await asyncssh.connect(
-                    options.orig_host, options=options, known_hosts=known, client_factory=lambda: client, sock=sock
+                    options.orig_host,
+                    options=options,
+                    config=() if (paths := _paths(self.options.config)) is None else paths,
+                    known_hosts=known,
+                    client_factory=lambda: client,
+                    sock=sock,
                 )
         except TimeoutError:
             raise AgentError(f"{host} did not answer within {self.options.connect_timeout:g} s") from None

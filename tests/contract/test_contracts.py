@@ -18,6 +18,8 @@ from asim.testing import FakeLauncher, Outcome
 from asim.testing.contracts import Evidence, HostContract, LauncherContract
 from asim.transport.connection import AgentConnection
 from asim.transport.local import LocalAgent
+from asim.transport.ssh import SSHAgent
+from tests.integration.ssh import sshd as sshd
 
 KINDS: Mapping[str, tuple[str, ...]] = {
     "true": ("/bin/true",),
@@ -94,6 +96,50 @@ class TestLocalAgent(HostContract):
         yield connection
         await connection.bye()
         assert (await agent.last_words(), lost) == ("", [None])
+
+
+class TestSSHAgent(HostContract):
+    """The same agent at the far end of an SSH connection."""
+
+    @pytest.fixture
+    def news(self):
+        """Rows as they arrive."""
+        return []
+
+    @pytest.fixture
+    async def host(self, sshd, news, tmp_path):
+        """An agent reached through a real server."""
+        agent, lost = SSHAgent("127.0.0.1", sshd.options()), []
+        connection = AgentConnection(news.extend, lost.append)
+        await agent.start(connection)
+        records = f"{tmp_path}.records"
+        await connection.hello(run="host", cap=8, grace=1.0, records=records, on_eof="stop", **agent.options)
+        yield connection
+        await connection.bye()
+        assert (await agent.last_words(), lost) == ("", [None])
+        await agent.close()
+
+
+class TestLocalLauncherOverSSH(LauncherContract):
+    """Real processes of a host that is reached by SSH."""
+
+    @pytest.fixture
+    async def launcher(self, sshd, tmp_path):
+        """A launcher whose agent is there."""
+        return LocalLauncher(
+            Config.from_env(),
+            run="contract",
+            records=f"{tmp_path}/r",
+            max_concurrent=None,
+            grace=1.0,
+            detach=False,
+            agent=SSHAgent("127.0.0.1", sshd.options()),
+        )
+
+    @pytest.fixture
+    def spec(self, tmp_path):
+        """Specs for real commands."""
+        return lambda name, kind: job(name, kind, tmp_path)
 
 
 def oldest_python() -> str:

@@ -18,10 +18,11 @@ from asim.errors import SubmitError
 from asim.launchers._qstat import from_json, from_plain
 from asim.launchers.base import JobStatus
 from asim.launchers.dialect import Batch, Command, Completed, Dialect, SchedulerError
+from asim.launchers.lsf import LSF
 from asim.launchers.pbs import PBS
-from asim.settings import QsubBatchSettings
+from asim.settings import BsubBatchSettings, QsubBatchSettings
 from asim.status import JobState
-from asim.testing.schedulers import FakePBS
+from asim.testing.schedulers import FakeLSF, FakePBS
 from asim.testing.schedulers.server import FakeScheduler
 from tests.data import ROOT, load
 
@@ -58,7 +59,13 @@ class Site:
     def run(self, command: Command) -> Completed:
         """One command."""
         done = subprocess.run(
-            command.argv, cwd=self.place, env=self.env, input=command.stdin.encode(), capture_output=True, timeout=30
+            command.argv,
+            check=False,
+            cwd=self.place,
+            env=self.env,
+            input=command.stdin.encode(),
+            capture_output=True,
+            timeout=30,
         )
         out, err = (text.decode("utf-8", "surrogateescape") for text in (done.stdout, done.stderr))
         return Completed(command.argv, done.returncode, out, err)
@@ -103,7 +110,7 @@ def until(found: Callable[[], T]) -> T:
 @pytest.fixture
 def pbs(tmp_path: Path) -> Iterator[Site]:
     """A fake OpenPBS."""
-    with FakePBS(tmp_path / "pbs", grace=0.3, scale=0.1) as fake:
+    with FakePBS(tmp_path / "pbs", grace=0.3, scale=0.1, poll=0.5) as fake:
         yield Site(fake, tmp_path / "run")
 
 
@@ -467,7 +474,7 @@ def test_what_is_left_running_is_ended(pbs: Site) -> None:
     dialect = PBS()
     script = "sleep 61 & echo $!\nsetsid sleep 1 &\nexit 0\n"
     pbs.wait(dialect, pbs.submit(dialect, batch(pbs, script)))
-    pid = int(until(lambda: (pbs.place / "m-1.sh.o1").read_text()))
+    pid = int(until((pbs.place / "m-1.sh.o1").read_text))
     until(lambda: not Path(f"/proc/{pid}/stat").exists() or Path(f"/proc/{pid}/stat").read_text().split()[2] == "Z")
 
 
@@ -481,3 +488,115 @@ def test_a_hundred_jobs(pbs: Site) -> None:
     assert len(set(jobs)) == 100
     until(lambda: sum(proof.state is JobState.COMPLETED for proof in pbs.status(dialect, *jobs).values()) == 100)
     assert time.monotonic() - began < TEN
+
+
+# --- LSF: as documented
+
+
+@pytest.fixture
+def lsf(tmp_path: Path) -> Iterator[Site]:
+    """A fake LSF; its minutes last 0.6 seconds."""
+    with FakeLSF(tmp_path / "lsf", grace=0.3, scale=0.01) as fake:
+        yield Site(fake, tmp_path / "run")
+
+
+def bsub(site: Site, script: str, **changes: object) -> Batch:
+    """A submit of a script to LSF."""
+    kept: dict[str, object] = {"name": "job", "mark": "m-1", "script": site.write("m-1.sh", script)}
+    return Batch(**(kept | {"settings": BsubBatchSettings()} | changes))  # type: ignore[arg-type]
+
+
+def test_lsf_reads_the_scripts_own_lines(lsf: Site) -> None:
+    """The ``#BSUB`` lines of a script count when it is the standard input, and not when it is an argument."""
+    dialect = LSF()
+    job = lsf.submit(dialect, bsub(lsf, "#BSUB -o out.%J\necho here\n"))
+    lsf.wait(dialect, job)
+    assert (lsf.place / "out.1").read_text().endswith("here\n")
+    done = lsf.sh("bsub sh m-1.sh")
+    lsf.wait(dialect, dialect.submitted(done))
+    assert not (lsf.place / "out.2").exists()
+    assert lsf.sh("bsub -o x -Y 3 < m-1.sh").code == 255
+
+
+@pytest.mark.parametrize(
+    ("script", "state", "code"),
+    [
+        ("exit 0", JobState.COMPLETED, 0),
+        ("exit 3", JobState.FAILED, 3),
+        ("kill -SEGV $$", JobState.FAILED, 139),
+        ("#BSUB -W 0:01\nsleep 60", JobState.TIMEOUT, -15),
+    ],
+)
+def test_lsf_ends(lsf: Site, script: str, state: JobState, code: int) -> None:
+    """Exit codes, a signal and the run limit arrive, from ``bjobs`` and from the event logs alike."""
+    dialect = LSF()
+    job = lsf.submit(dialect, bsub(lsf, f"{script}\n"))
+    (proof,) = lsf.wait(dialect, job)
+    assert (proof.state, proof.code) == (state, code)
+    (command,) = dialect.account([job])
+    old = dialect.read_account(lsf.run(command))[job]
+    assert (old.state, old.code) == (state, code)
+    assert abs(old.time - time.time()) < TEN  # whatever the zone
+
+
+def test_lsf_array(lsf: Site) -> None:
+    """One submit and one question for all tasks; each has its own exit code."""
+    dialect = LSF()
+    job = lsf.submit(dialect, bsub(lsf, f"exit {dialect.index}\n", size=5, throttle=2))
+    assert [proof.code for proof in lsf.wait(dialect, job, 5)] == [0, 1, 2, 3, 4]
+    assert lsf.fake.count("bsub") == 1
+
+
+@pytest.mark.parametrize("script", ["sleep 60\n", "trap '' INT; sleep 60 & wait\n", "trap '' INT TERM; sleep 60\n"])
+def test_lsf_kill(lsf: Site, script: str) -> None:
+    """``bkill`` ends a job that obeys, and one that does not listen; what has ended is no error."""
+    dialect = LSF()
+    job = lsf.submit(dialect, bsub(lsf, script))
+    until(lambda: lsf.status(dialect, job)[job].state is JobState.RUNNING)
+    lsf.cancel(dialect, job)
+    (proof,) = lsf.wait(dialect, job)
+    assert (proof.state, proof.reason) == (JobState.CANCELLED, "EXIT: TERM_OWNER: job killed by owner")
+    lsf.cancel(dialect, job)
+
+
+def test_lsf_held_and_killed(lsf: Site) -> None:
+    """A job that never ran ends without an exit code."""
+    dialect = LSF()
+    job = lsf.submit(dialect, bsub(lsf, "#BSUB -H\nexit 0\n"))
+    assert lsf.status(dialect, job)[job].reason.startswith("PSUSP")
+    lsf.cancel(dialect, job)
+    (proof,) = lsf.wait(dialect, job)
+    assert (proof.state, proof.code) == (JobState.CANCELLED, None)
+
+
+def test_lsf_forgets(tmp_path: Path) -> None:
+    """After ``CLEAN_PERIOD`` a job is unknown to ``bjobs``, which proves nothing; the event logs know it."""
+    with FakeLSF(tmp_path / "lsf", clean=0.0) as fake:
+        site, dialect = Site(fake, tmp_path / "run"), LSF()
+        job = site.submit(dialect, bsub(site, "exit 5\n"))
+        until(lambda: fake.jobs[1].tasks[0].state == "ended")
+        assert site.status(dialect, job) == {}
+        (command,) = dialect.account([job])
+        assert dialect.read_account(site.run(command))[job].code == 5
+
+
+def test_lsf_faults(lsf: Site) -> None:
+    """Down, refused, lost: each ends as the dialect says, and a lost submit is found again, once."""
+    dialect = LSF()
+    lsf.fake.down()
+    with pytest.raises(SubmitError) as refused:
+        lsf.submit(dialect, bsub(lsf, "exit 0\n"))
+    assert refused.value.transient
+    with pytest.raises(SchedulerError):
+        lsf.status(dialect, "1")
+    lsf.fake.up()
+    lsf.fake.refuse(255, "User permission denied. Job not submitted.\n")
+    with pytest.raises(SubmitError) as refused:
+        lsf.submit(dialect, bsub(lsf, "exit 0\n"))
+    assert not refused.value.transient
+    lsf.fake.lose()
+    with pytest.raises(SchedulerError, match="nobody knows"):
+        lsf.submit(dialect, bsub(lsf, "sleep 60\n"))
+    (command,) = dialect.find(["m-1"])
+    assert dialect.find_read(lsf.run(command), ["m-1", "m-2"]) == {"m-1": "1"}
+    assert len(lsf.fake.jobs) == 1

@@ -7,7 +7,7 @@ from importlib.util import find_spec
 import numpy as np
 import pytest
 
-from asim import DatabaseError, Ensemble, JobState, UnsupportedError
+from asim import DatabaseError, Ensemble, JobState
 from asim.database.server_program import find_server
 from asim.engine.build import module_file
 from asim.settings import SbatchSettings, SrunSettings
@@ -81,11 +81,12 @@ async def test_ensemble_appending(home):
     assert isinstance(sbatch_settings, SbatchSettings) and isinstance(srun_settings_1, SrunSettings)
     assert ensemble.name == "ensemble" and ensemble.models == [model_1, model_2]
     plan = await exp.preview(ensemble, output_filename="preview.txt")
-    assert "#SBATCH --nodes=10" in plan.batches[0].script
-    assert plan.batches[0].submit == ("sbatch", "--parsable", plan.batches[0].script_path)
+    (submit,) = plan.batches
+    assert "#SBATCH --nodes=10" in submit.text
+    assert submit.command.argv == ("sbatch", "--parsable", submit.batch.script)
+    assert submit.names == ("model_1", "model_2")
     assert "Batch job ensemble" in (home / "preview.txt").read_text()
-    with pytest.raises(UnsupportedError, match="slurm"):
-        await exp.start(ensemble)
+    await exp.aclose()
 
 
 @pytest.mark.parametrize("case", [1, 2, 4, 5])
@@ -111,7 +112,7 @@ async def test_ensemble_cases(home, case):
         assert (await exp.start(ensemble)).status is JobState.COMPLETED
     else:
         plan = await exp.preview(ensemble, output_filename="preview.txt")
-        assert len(plan.batches[0].members) == len(ensemble)
+        assert len(plan.batches[0].names) == len(ensemble)
     await exp.aclose()
 
 

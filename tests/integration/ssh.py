@@ -6,10 +6,12 @@ import asyncio
 import contextlib
 import os
 import shutil
+import signal
 import socket
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Self
 
 import pytest
 
@@ -53,8 +55,22 @@ class SSHServer:
         ]
         (place / "config").write_text("\n".join(config) + "\n")
         Path("/run/sshd").mkdir(exist_ok=True)
-        self._child = subprocess.Popen([SSHD, "-D", "-f", f"{place}/config", "-E", f"{place}/log"], start_new_session=True)
+        self.start()
+
+    def start(self) -> None:
+        """Start it, and wait until it listens."""
+        command = [SSHD, "-D", "-f", f"{self.place}/config", "-E", f"{self.place}/log"]
+        self._child = subprocess.Popen(command, start_new_session=True)
         self._wait()
+
+    def restart(self) -> None:
+        """End it and its sessions' processes, and start it again on the same port."""
+        sessions = subprocess.run(["pgrep", "-P", str(self._child.pid)], capture_output=True, text=True, check=False)
+        self.stop()
+        for pid in sessions.stdout.split():
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(int(pid), signal.SIGKILL)
+        self.start()
 
     def know(self, port: int) -> None:
         """Add its key for that port to the known hosts."""
@@ -95,11 +111,12 @@ class Proxy:
 
     def __init__(self, port: int) -> None:
         self.target, self.port, self.shut, self.count, self.carried = port, 0, False, 0, 0
+        self.silent = False  # carries nothing on the connections that there are
         self.limit: int | None = None  # bytes after which everything is cut, once
         self._writers: set[asyncio.StreamWriter] = set()
         self._tasks: set[asyncio.Task[None]] = set()
 
-    async def __aenter__(self) -> Proxy:
+    async def __aenter__(self) -> Self:
         self._server = await asyncio.start_server(self._accept, "127.0.0.1", 0)
         self.port = self._server.sockets[0].getsockname()[1]
         return self
@@ -122,6 +139,7 @@ class Proxy:
             writer.transport.abort()
             return
         self.count += 1
+        self.silent = False
         far_reader, far_writer = await asyncio.open_connection("127.0.0.1", self.target)
         self._writers |= {writer, far_writer}
         for pair in ((reader, far_writer), (far_reader, writer)):
@@ -132,6 +150,8 @@ class Proxy:
     async def _pump(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         with contextlib.suppress(OSError):
             while data := await reader.read(1 << 14):
+                if self.silent:
+                    await asyncio.get_running_loop().create_future()
                 self.carried += len(data)
                 if self.limit is not None and self.carried > self.limit:
                     self.limit = None

@@ -40,7 +40,7 @@ PURE = {
     "preview",
     "log",
 }
-TOP = {"experiment", "factories", "databases", "launching", "__init__"}
+TOP = {"experiment", "factories", "databases", "launching", "outputs", "__init__"}
 FOLDERS = {
     "entities": 1, "settings": 1, "agent": 1, "transport": 2, "launchers": 2, "database": 2, "engine": 2,
     "engine/backends": 2, "client": 2,

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import shlex
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from asim.entities import Ensemble
-from asim.plan import BatchPlan, LaunchPlan
+from asim.launchers.batches import Submit
+from asim.plan import LaunchPlan
 from asim.settings import (
     BatchSettings,
     BsubBatchSettings,
@@ -40,23 +42,30 @@ BATCH: dict[str, BatchSettings] = {
     "lsf": BsubBatchSettings(nodes=10),
     "sge": SgeQsubBatchSettings(ncpus=10, pe_type="mpi"),
 }
+SCRIPT = "/w/exp/.asim/t.1.sh"
 SUBMIT = {
-    "slurm": ("sbatch", "--parsable", "/w/exp/e.sh"),
-    "pbs": ("qsub", "/w/exp/e.sh"),
-    "sge": ("qsub", "/w/exp/e.sh"),
+    "slurm": ("sbatch", "--parsable", SCRIPT),
+    "pbs": ("qsub", SCRIPT),
+    "sge": ("qsub", "-terse", "-N", "e.t.1", SCRIPT),
+    "lsf": ("sh", "-c", 'script=$1; shift; exec "$@" < "$script"', "sh", SCRIPT, "bsub", "-Jd", "t.1"),
 }
 every = pytest.mark.parametrize("launcher", BATCH)
 
 
 def script(plan: LaunchPlan) -> list[str]:
     """The lines of the plan's only batch script."""
-    (batch,) = plan.batches
-    return batch.script.splitlines()
+    (submit,) = plan.batches
+    return submit.text.splitlines()
 
 
 def runs(plan: LaunchPlan) -> list[str]:
     """The lines of the batch script that run members."""
-    return [line for line in script(plan) if line.startswith("( ")]
+    return [line for line in script(plan) if line.startswith("asim_member ")]
+
+
+def described(submit: Submit) -> tuple[str, str, tuple[str, ...]]:
+    """Name, path of the script, and members of a batch job."""
+    return submit.batch.name, submit.batch.script, submit.names
 
 
 @every
@@ -66,13 +75,17 @@ def test_case_3_models_added_by_hand(launcher: str) -> None:
     group.add_model(model("model_1", {"THERMO": [95, 100]}, MpirunSettings("exe", "path/to/script_1")))
     group.add_model(model("model_2", {"THERMO": [95, 100]}, MpirunSettings("exe", "path/to/script_2")))
     plan = planned(group, context=wlm(launcher))
-    (batch,) = plan.batches
-    assert (batch.name, batch.script_path, batch.members) == ("e", "/w/exp/e.sh", ("model_1", "model_2"))
+    (submit,) = plan.batches
+    assert described(submit) == ("e", SCRIPT, ("model_1", "model_2"))
+    assert (submit.batch.mark, submit.batch.size, submit.keys) == ("t.1", 0, (1, 2))
     assert [line for line in script(plan) if line.startswith("#")][1:] == HEADS[launcher]
     assert [
-        f"( cd /w && exec mpirun --wdir /w exe path/to/script_{number} > /w/exp/model_{number}.out 2> /w/exp/model_{number}.err ) &"
+        f"asim_member {number} /w /w/exp/model_{number}.out /w/exp/model_{number}.err 0"
+        f' mpirun --wdir /w exe path/to/script_{number} & asim_pids="$asim_pids $!"'
         for number in (1, 2)
     ] == runs(plan)
+    assert "asim_ends=/w/exp/.asim/t.ends" in script(plan)
+    assert "asim_stops=/w/exp/.asim/t.stops" in script(plan)
     assert script(plan)[-1] == 'exit "$asim_status"'
 
 
@@ -87,10 +100,7 @@ def test_case_4_params(launcher: str) -> None:
         run_settings=RunSettings("exe"),
     )
     lines = runs(planned(group, context=wlm(launcher)))
-    assert [shlex.split(line.partition("exec ")[2])[:2] for line in lines] == [
-        ["exe", "--THERMO=95"],
-        ["exe", "--THERMO=100"],
-    ]
+    assert [shlex.split(line)[6:8] for line in lines] == [["exe", "--THERMO=95"], ["exe", "--THERMO=100"]]
 
 
 @every
@@ -99,26 +109,22 @@ def test_case_5_replicas(launcher: str) -> None:
     group = Ensemble("e", batch_settings=BATCH[launcher], run_settings=RunSettings("exe"), replicas=3)
     plan = planned(group, context=wlm(launcher))
     assert runs(plan) == [
-        f"( cd /w && exec exe > /w/exp/e_{number}.out 2> /w/exp/e_{number}.err ) &" for number in range(3)
+        f'asim_member {number + 1} /w /w/exp/e_{number}.out /w/exp/e_{number}.err 0 exe & asim_pids="$asim_pids $!"'
+        for number in range(3)
     ]
     assert [spec.name for spec in plan.jobs] == ["e_0", "e_1", "e_2"]
-    assert [line for line in script(plan) if line.startswith("wait ")] == [
-        f'wait "$asim_pid_{number}" || asim_status=$?' for number in range(3)
+    assert script(plan)[-3:] == [
+        'for asim_pid in $asim_pids; do asim_wait "$asim_pid" || asim_status=$asim_code; done',
+        'kill "$asim_watcher"',
+        'exit "$asim_status"',
     ]
 
 
 @pytest.mark.parametrize("launcher", SUBMIT)
 def test_submit_command(launcher: str) -> None:
-    """The command that submits the script."""
-    (batch,) = planned(ensemble(batch_settings=BATCH[launcher]), context=wlm(launcher)).batches
-    assert batch.submit == SUBMIT[launcher]
-
-
-def test_submit_command_of_lsf() -> None:
-    """bsub is told the script."""
-    (batch,) = planned(ensemble(batch_settings=BATCH["lsf"]), context=wlm("lsf")).batches
-    assert batch.submit[0] == "bsub"
-    assert "/w/exp/e.sh" in batch.submit[-1]
+    """The command that submits the script. (bsub reads it; SGE and LSF are told the mark.)"""
+    (submit,) = planned(ensemble(batch_settings=BATCH[launcher]), context=wlm(launcher)).batches
+    assert submit.command == (SUBMIT[launcher], "")
 
 
 def test_srun_in_a_batch_job() -> None:
@@ -126,20 +132,24 @@ def test_srun_in_a_batch_job() -> None:
     run = SrunSettings("exe", run_args={"nodes": 5}, alloc=123)
     plan = planned(ensemble(run_settings=run, batch_settings=SbatchSettings(nodes=10)), context=wlm("slurm"))
     assert plan.jobs[1].argv == (
-        *("srun", "--output", "/w/exp/e_1.out", "--error", "/w/exp/e_1.err", "--job-name", "e_1", "--nodes=5", "exe"),
+        *("srun", "--output", "/w/exp/e_1.out", "--error", "/w/exp/e_1.err", "--job-name", "e_1"),
+        *("--exact", "--nodes=5", "exe"),
     )
-    assert runs(plan)[1] == f"( cd /w && exec {shlex.join(plan.jobs[1].argv)} ) &"
+    line = f"asim_member 2 /w '' '' 0 {shlex.join(plan.jobs[1].argv)}"
+    assert runs(plan)[1] == f'{line} & asim_pids="$asim_pids $!"'
 
 
 def test_model_as_a_batch_job() -> None:
     """A model with batch settings is a batch job of one member."""
     one = model(run_settings=RunSettings("exe"), batch_settings=SbatchSettings(), path="there")
     plan = planned(one, context=wlm("slurm"))
-    (batch,) = plan.batches
-    assert isinstance(batch, BatchPlan)
-    assert (batch.name, batch.script_path, batch.members) == ("m", "/w/exp/m.sh", ("m",))
-    assert runs(plan) == [
-        "( cd /w/exp/there && exec exe > /w/exp/there/m.out 2> /w/exp/there/m.err ) &",
+    (submit,) = plan.batches
+    assert described(submit) == ("m", SCRIPT, ("m",))
+    assert runs(plan) == ["asim_member 1 /w/exp/there /w/exp/there/m.out /w/exp/there/m.err 0 exe"]
+    assert script(plan)[1:4] == [
+        "#SBATCH --output=/w/exp/m.batch.out",
+        "#SBATCH --error=/w/exp/m.batch.err",
+        "#SBATCH --job-name=m",
     ]
 
 
@@ -190,5 +200,117 @@ def test_two_batch_jobs(launcher: str) -> None:
     """Several batch entities are as many batch jobs, each with its own members."""
     groups: list[Any] = [ensemble(name, batch_settings=BATCH[launcher]) for name in ("e", "f")]
     plan = planned(*groups, context=wlm(launcher))
-    assert [batch.members for batch in plan.batches] == [("e_0", "e_1"), ("f_0", "f_1")]
-    assert all(f"/w/exp/{batch.name}.out" in batch.script for batch in plan.batches)
+    assert [submit.names for submit in plan.batches] == [("e_0", "e_1"), ("f_0", "f_1")]
+    assert [submit.batch.mark for submit in plan.batches] == ["t.1", "t.3"]
+    assert all(f"/w/exp/{submit.batch.name}.out" in submit.text for submit in plan.batches)
+
+
+# -- how members are packed
+
+
+def packed(pack: Any, count: int = 3, launcher: str = "slurm", **kwargs: Any) -> LaunchPlan:
+    """The plan of an ensemble."""
+    context = replace(wlm(launcher), **kwargs)
+    return planned(ensemble(replicas=count, batch_settings=BATCH[launcher], pack=pack), context=context)
+
+
+def test_separate() -> None:
+    """pack="separate": a batch job for each member, called after it, whose own output is beside the member's."""
+    plan = packed("separate")
+    assert [described(submit) for submit in plan.batches] == [
+        (f"e_{number}", f"/w/exp/.asim/t.{number + 1}.sh", (f"e_{number}",)) for number in range(3)
+    ]
+    for number, submit in enumerate(plan.batches):
+        lines = submit.text.splitlines()
+        assert f"#SBATCH --output=/w/exp/e_{number}.batch.out" in lines
+        assert f"#SBATCH --job-name=e_{number}" in lines
+        assert f"asim_mark=t.{number + 1} " in submit.text
+        own = f"asim_member {number + 1} /w /w/exp/e_{number}.out /w/exp/e_{number}.err 0 /bin/prog"
+        assert [line for line in lines if line.startswith("asim_member ")] == [own]
+
+
+def test_array() -> None:
+    """pack="array": one submit with as many tasks, each its own member, and no more at once than was said."""
+    plan = packed("array", max_concurrent=2)
+    (submit,) = plan.batches
+    assert (submit.batch.size, submit.batch.throttle, submit.keys) == (3, 2, (1, 2, 3))
+    assert submit.command.argv == ("sbatch", "--parsable", "--array=0-2%2", "--open-mode=append", SCRIPT)
+    lines = script(plan)
+    start = lines.index("case ${SLURM_ARRAY_TASK_ID} in")
+    assert lines[start + 1 :] == [
+        *(
+            f"  {number}) asim_member {number + 1} /w /w/exp/e_{number}.out /w/exp/e_{number}.err 0 /bin/prog ;;"
+            for number in range(3)
+        ),
+        "esac",
+    ]
+
+
+def test_a_thousand_members_are_one_submit() -> None:
+    """An ensemble of 1000 costs one command; one of 2500 as many as sites take arrays, and nobody is left out."""
+    (submit,) = packed("array", 1000).batches
+    assert (submit.batch.size, len(submit.keys)) == (1000, 1000)
+    parts = packed("array", 2500).batches
+    assert [part.batch.size for part in parts] == [1000, 1000, 500]
+    assert [part.keys[0] for part in parts] == [1, 1001, 2001]
+    assert [name for part in parts for name in part.names] == [f"e_{number}" for number in range(2500)]
+    assert len({part.batch.script for part in parts}) == 3
+
+
+def test_arrays_too_small_for_a_system() -> None:
+    """PBS has no arrays of one: such a member is a job of its own, with its own name; also the one that is left over."""
+    (one,) = packed("array", 1, "pbs").batches
+    assert (one.batch.size, one.batch.name, one.command.argv) == (0, "e_0", ("qsub", SCRIPT))
+    assert "case " not in one.text.partition("called off")[2]
+    (task,) = packed("array", 1, "slurm").batches
+    assert task.batch.size == 1
+    assert [part.batch.size for part in packed("array", 1001, "pbs").batches] == [1000, 0]
+
+
+def test_only_arrays_are_throttled() -> None:
+    """The limit of jobs at once is no option of other batch jobs."""
+    for pack in ("job", "separate"):
+        assert {submit.batch.throttle for submit in packed(pack, max_concurrent=1).batches} == {None}
+
+
+def test_members_with_batch_settings_of_their_own() -> None:
+    """In an ensemble without batch settings, models that have some are batch jobs; the others are processes."""
+    group = ensemble(replicas=1)
+    own = model("own", batch_settings=SbatchSettings(), run_settings=RunSettings("exe"))
+    group.add_model(own)
+    plan = planned(group, context=wlm("slurm"))
+    assert [submit.names for submit in plan.batches] == [("own",)]
+    assert [spec.batch is None for spec in plan.jobs] == [True, False]
+    assert plan.batches[0].keys == (2,)
+
+
+def test_the_ensembles_settings_win() -> None:
+    """In an ensemble that is a batch job, members are in it, whatever settings they have themselves."""
+    group = ensemble(replicas=1, batch_settings=SbatchSettings(nodes=3))
+    group.add_model(model("own", batch_settings=SbatchSettings(nodes=9), run_settings=RunSettings("exe")))
+    (submit,) = planned(group, context=wlm("slurm")).batches
+    assert submit.names == ("e_0", "own")
+    assert "--nodes=3" in submit.text and "--nodes=9" not in submit.text
+
+
+def test_time_limits_and_grace_are_in_the_script() -> None:
+    """A member's own time limit, and the experiment's grace, are the script's business."""
+    plan = planned(
+        ensemble(replicas=1, batch_settings=SbatchSettings(), timeout=90), context=replace(wlm("slurm"), grace=7.5)
+    )
+    assert "asim_mark=t.1 asim_grace=7.5 " in plan.batches[0].text
+    assert runs(plan) == ["asim_member 1 /w /w/exp/e_0.out /w/exp/e_0.err 90 /bin/prog"]
+
+
+def test_settings_are_those_of_the_start() -> None:
+    """What is changed after planning is not in the plan."""
+    batch = SbatchSettings(nodes=1)
+    plan = planned(ensemble(batch_settings=batch), context=wlm("slurm"))
+    batch.set_nodes(5)
+    assert "--nodes=1" in plan.batches[0].text
+
+
+def test_processes_are_no_batches() -> None:
+    """Without batch settings nothing is submitted, under a workload manager or not."""
+    assert planned(ensemble(), context=wlm("slurm")).batches == []
+    assert planned(ensemble()).batches == []

@@ -135,8 +135,8 @@ def test_batch_job() -> None:
     """Of a batch job the submit command and the whole script are shown."""
     plan = planned(ensemble("e", batch_settings=SbatchSettings(nodes=2)), context=wlm("slurm"))
     lines = text(plan).splitlines()
-    start = lines.index("Batch job e: sbatch --parsable /w/exp/e.sh")
-    script = plan.batches[0].script.splitlines()
+    start = lines.index("Batch job e: sbatch --parsable /w/exp/.asim/t.1.sh")
+    script = plan.batches[0].text.splitlines()
     assert lines[start + 1 : start + 1 + len(script)] == [f"  | {line}" for line in script]
     assert script[0].startswith("#!")
 
@@ -157,6 +157,7 @@ def plans() -> Sequence[tuple[str, Any]]:
         ("model", planned(model())),
         ("everything", rich_plan()),
         ("batch", planned(ensemble("e", 5, batch_settings=SbatchSettings()), context=wlm("slurm"))),
+        ("batches", planned(ensemble("e", 3, batch_settings=SbatchSettings(), pack="separate"), context=wlm("slurm"))),
     ]
 
 
@@ -176,7 +177,10 @@ def test_json_is_complete(plan: LaunchPlan, verbosity: Verbosity) -> None:
         )
         assert row["env"] == dict(job.env)
         assert row["ensemble"] == (job.ensemble.name if job.ensemble else None)
-    assert [row["script"] for row in read["batches"]] == [batch.script for batch in plan.batches]
+    assert [row["script"] for row in read["batches"]] == [submit.text for submit in plan.batches]
+    assert [
+        (row["name"], row["script_path"], tuple(row["submit"]), tuple(row["members"])) for row in read["batches"]
+    ] == [(submit.batch.name, submit.batch.script, submit.command.argv, submit.names) for submit in plan.batches]
     assert read["directories"] == plan.directories
     assert read["warnings"] == list(plan.warnings)
 

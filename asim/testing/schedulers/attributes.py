@@ -19,7 +19,7 @@ ORDER = (
     "Output_Path", "Priority", "qtime", "Rerunable", "Resource_List", "stime", "obittime", "session_id", "jobdir",
     "substate", "Variable_List", "comment", "etime", "run_count", "Stageout_status", "Exit_status", "Submit_arguments",
     "array", "array_state_count", "array_indices_submitted", "array_indices_remaining", "array_id", "array_index",
-    "history_timestamp", "max_run_subjobs", "project", "Submit_Host",
+    "history_timestamp", "project", "Submit_Host", "max_run_subjobs",
 )  # fmt: skip
 _FORCED = 256 + signal.SIGKILL
 _DELETED = 256 + signal.SIGTERM
@@ -75,7 +75,7 @@ class View:
         if job.array and not own:
             pairs = self._shared(job, self.state(task))
             finished = {"comment": "Subjob finished"} if task.state == "ended" else {}
-            return _ordered({**pairs, **finished, "Submit_arguments": job.facts["arguments"], **_PLACE})
+            return _ordered({**pairs, **finished, "Submit_arguments": job.facts["arguments"]})
         pairs = self._used(task) | self._shared(job, self.state(task), task) | _tail(job)
         if job.array:
             pairs |= {"array_id": self.job_id(job), "array_index": task.index, **_forgotten(task)}

@@ -31,6 +31,7 @@ class FakePBS(FakeScheduler):
 
     :param history: whether finished jobs can be asked for (``job_history_enable``).
     :param first_only: print only the first of several jobs in JSON, as a later version does.
+    :param poll: seconds after which a running job's host is first asked about it (substate 41, then 42).
     :param host: the name of the server and of its one execution host.
     :ivar home: where jobs run and what their HOME is, though they were submitted elsewhere.
     """
@@ -44,11 +45,12 @@ class FakePBS(FakeScheduler):
         *,
         history: bool = True,
         first_only: bool = False,
+        poll: float = 2.0,
         host: str = "pbshost",
         **timing: Any,
     ) -> None:
         self.host, self.history, self.first_only = host, history, first_only
-        self.poll = 2.0 * timing.get("scale", 1.0)
+        self.poll = poll
         self.home = Path(directory).absolute() / "home"
         for folder in (self.home, Path(directory).absolute() / "aux"):
             folder.mkdir(parents=True, exist_ok=True)

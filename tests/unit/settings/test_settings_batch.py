@@ -61,7 +61,7 @@ def test_sbatch_script():
         "set +efuC\n"
         "asim_ends=/w/.asim/t.ends\n"
         "asim_stops='/w/.asim/t'\"'\"'s stops'\n"
-        "asim_mark=t.7 asim_grace=5 asim_forward='kill -s \"$asim_signal\" \"$asim_child\"'\n"
+        'asim_mark=t.7 asim_grace=5 asim_forward=\'kill -s "$asim_signal" "$asim_child"\'\n'
         + TELL
         + '[ ! -e "$asim_stops/$asim_mark" ] || { echo "called off" >&2; exit 143; }\n'
         "asim_pids=\n"

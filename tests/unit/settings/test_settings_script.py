@@ -96,15 +96,14 @@ def test_a_failing_member_makes_the_script_fail(codes, expected, job):
 
 def test_members_that_cannot_start_make_the_script_fail(job, tmp_path):
     """A missing directory, program or output directory is a failure of its member, and the others still run."""
-    good = job.member(2, "touch", "ran")
     for bad in (
         job.member(1, "true", cwd=str(tmp_path / "missing")),
-        job.member(1, "/no/such/program"),
-        job.member(1, "true", stdout="/no/such/directory/out"),
+        job.member(2, "/no/such/program"),
+        job.member(3, "true", stdout="/no/such/directory/out"),
     ):
-        (tmp_path / "ran").unlink(missing_ok=True)
+        good = job.member(bad.key + 10, "touch", f"ran{bad.key}")
         assert job.run(job.text(bad, good)).code != 0
-        assert (tmp_path / "ran").exists()
+        assert (tmp_path / f"ran{bad.key}").exists()
 
 
 def test_members_run_at_the_same_time(job):

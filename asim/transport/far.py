@@ -1,0 +1,208 @@
+"""A far host as the rest of asim sees it: what is there, what must be sent there, and what comes back.
+
+Paths of users mean this machine where files are attached and read, and the far one where jobs run. What is attached is
+sent once, under a name made of its content's place, into the experiment's directory there; the agent makes the copies.
+"""
+
+from __future__ import annotations
+
+import base64
+import fnmatch
+import hashlib
+import os
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING
+
+from anyio import to_thread
+
+from ..agent.protocol import FileAction
+from ..errors import AgentError, ConfigError, FileActionError, allowed
+from .host import Host
+from .options import SSHOptions
+
+if TYPE_CHECKING:
+    from .ssh import SSHAgent
+
+READ = 'for p; do [ -f "$p" ] && base64 < "$p" | tr -d "\\n"; echo; done'
+EXIST = 'for p; do if [ -e "$p" ] || [ -L "$p" ]; then echo y; else echo n; fi; done'
+SLICE = 200
+"""Paths that one command is given."""
+FIND = 60.0
+
+
+class FarHost:
+    """The host of ``Experiment(host=...)``.
+
+    :param host: ``user@host``, or a name of the SSH config file.
+    :param options: how to reach it.
+    :ivar directory: the experiment's directory there, absolute once :meth:`resolve` was called.
+    """
+
+    def __init__(self, host: str, options: SSHOptions, directory: str) -> None:
+        self.host, self.options, self.directory = host, options, directory
+        self._agent: SSHAgent | None = None
+        self._talk: Host | None = None
+
+    # -- connecting
+
+    async def resolve(self) -> str:
+        """Connect once, and learn where ``~`` is.
+
+        :raises AgentError: the host cannot be reached.
+        """
+        if not self.directory.startswith("~"):
+            return self.directory
+        from .farshell import shell
+        from .ssh import SSHAgent
+
+        agent = SSHAgent(self.host, self.options)
+        try:
+            home = (await shell(await agent.link.get(), "printf '\\nASIM-LINK home %s\\n' \"$HOME\""))[-1]
+        finally:
+            await agent.link.close()
+        self.directory = home + self.directory[1:]
+        return self.directory
+
+    def agent(self) -> SSHAgent:
+        """A new agent there, of a launcher that is about to be opened."""
+        from .ssh import SSHAgent
+
+        self._agent = SSHAgent(self.host, self.options)
+        return self._agent
+
+    def bind(self, host: Host) -> None:
+        """That agent can now be asked."""
+        self._talk = host
+
+    def _ready(self) -> tuple[SSHAgent, Host]:
+        if self._agent is None or self._talk is None:
+            raise AgentError(f"{self.host} has not been connected to")
+        return self._agent, self._talk
+
+    # -- looking
+
+    async def read(self, paths: Sequence[str]) -> list[bytes]:
+        """What these files have in them; b"" for one that is not there."""
+        return [base64.b64decode(line) for line in await self._each(READ, paths)]
+
+    async def exist(self, paths: Iterable[str]) -> frozenset[str]:
+        """Those of these paths that are taken there."""
+        wanted = list(paths)
+        answers = await self._each(EXIST, wanted)
+        return frozenset(path for path, answer in zip(wanted, answers, strict=True) if answer == "y")
+
+    async def read_from(self, path: str, offset: int) -> bytes:
+        """What a file has from ``offset`` on; b"" if it is not there."""
+        _, talk = self._ready()
+        done = await talk.run(("tail", "-c", f"+{offset + 1}", path), timeout=FIND)
+        return done.stdout.encode("utf-8", "surrogateescape") if done.code == 0 else b""
+
+    async def _each(self, script: str, paths: Sequence[str]) -> list[str]:
+        _, talk = self._ready()
+        lines: list[str] = []
+        for start in range(0, len(paths), SLICE):
+            done = await talk.run(("sh", "-c", script, "sh", *paths[start : start + SLICE]), timeout=FIND)
+            if done.code != 0:
+                raise AgentError(f"{self.host}: {done.words()}")
+            lines += done.stdout.splitlines()
+        return lines
+
+    async def route(self, address: str) -> str:
+        """From the address of a server there to one here that leads to it."""
+        agent, _ = self._ready()
+        if address.startswith("unix://"):
+            return f"127.0.0.1:{await agent.forward_path(address.removeprefix('unix://'))}"
+        host, _, port = address.rpartition(":")
+        return f"127.0.0.1:{await agent.forward(host.strip('[]'), int(port))}"
+
+    # -- sending
+
+    async def staged(self, actions: Iterable[FileAction]) -> list[FileAction]:
+        """The same actions with the sources of copies and links sent there first, as far as they are not there yet.
+
+        :raises FileActionError: a source cannot be read, or the far side refused it.
+        """
+        taken = list(actions)
+        sources = {action[2] for action in taken if action[0] in ("copy", "symlink")}
+        if not sources:
+            return taken
+        agent, _ = self._ready()
+        places = {path: self._place(path) for path in sorted(sources)}
+        files = await to_thread.run_sync(_below, places)
+        folders = sorted(
+            {os.path.dirname(there) for _, there in files} | set(places.values()) - set(dict(files).values())
+        )
+        await self._make([("mkdirs", folder) for folder in folders])
+        await agent.put(files)
+        return [
+            (action[0], action[1], places[action[2]], *action[3:]) if action[0] in ("copy", "symlink") else action
+            for action in taken
+        ]
+
+    async def _make(self, actions: list[FileAction]) -> None:
+        _, talk = self._ready()
+        await talk.files(actions)
+
+    def _place(self, path: str) -> str:
+        name = hashlib.sha256(os.fsencode(path)).hexdigest()[:16]
+        return f"{self.directory}/.asim/staged/{name}/{os.path.basename(path)}"
+
+    # -- fetching
+
+    async def fetch(self, outputs: Iterable[str], folders: Iterable[str], to: str) -> list[str]:
+        """Copy files from there: these outputs, or with patterns (``SSHOptions.fetch``) what matches in these folders.
+
+        :param to: directory here; below it everything has the place that it has below the experiment's directory there.
+        :returns: the paths here.
+        :raises AgentError: there is no link any more.
+        """
+        agent, _ = self._ready()
+        wanted = self.options.fetch
+        if wanted == "never":
+            return []
+        paths = await self.exist(dict.fromkeys(outputs)) if wanted == "end" else await self._matching(folders, wanted)
+        inside = self.directory.rstrip("/") + "/"
+        rows = [(path, f"{to}/{path.removeprefix(inside)}") for path in sorted(paths) if path.startswith(inside)]
+        await agent.get(rows)
+        return [here for _, here in rows]
+
+    async def _matching(self, folders: Iterable[str], patterns: Sequence[str]) -> frozenset[str]:
+        _, talk = self._ready()
+        found: set[str] = set()
+        for folder in dict.fromkeys(folders):
+            done = await talk.run(("find", folder, "-type", "f", "-print0"), timeout=FIND)
+            names = [path for path in done.stdout.split("\0") if path]
+            for path in names:
+                below, name = path.removeprefix(f"{folder}/"), path.rpartition("/")[2]
+                if any(fnmatch.fnmatch(below, one) or fnmatch.fnmatch(name, one) for one in patterns):
+                    found.add(path)
+        return frozenset(found)
+
+
+def _below(places: dict[str, str]) -> list[tuple[str, str]]:
+    """(here, there) of every file (blocking)."""
+    rows: list[tuple[str, str]] = []
+    for path, there in places.items():
+        if not os.path.isdir(path):
+            rows.append((path, there))
+            continue
+        for folder, _, names in os.walk(path, onerror=_refuse):
+            rows += [(f"{folder}/{name}", f"{there}{folder[len(path) :]}/{name}") for name in sorted(names)]
+    return rows
+
+
+def _refuse(error: OSError) -> None:
+    raise FileActionError(f"{error.strerror}: {error.filename}", error.errno, error.filename, "stage") from error
+
+
+def directory_of(name: str, given: str | None) -> str:
+    """The experiment's directory on a far host: absolute, or from the home there.
+
+    :raises ConfigError: it is relative.
+    """
+    path = given or f"~/{name}"
+    if not path.startswith(("/", "~/")):
+        raise ConfigError(
+            allowed("exp_path", path, "with host= it must be absolute, or begin with ~/ (the home there)")
+        )
+    return os.path.normpath(path)
