@@ -4,8 +4,11 @@ An agent must end cleanly whatever it is sent: exit code 0, nothing on stderr, e
 process of its left.
 """
 
+import contextlib
 import json
+import os
 import random
+import signal
 import socket
 import struct
 import subprocess
@@ -157,12 +160,54 @@ def one(rng: random.Random, place: str) -> None:
         del answer[: 4 + size]
 
 
+def one_daemon(rng: random.Random, place: str) -> None:
+    """One agent that outlives its link: a script that is cut into connections, with right and wrong counts."""
+    token = f"{rng.getrandbits(32):x}"
+    start = [sys.executable, "-I", "-S", "-E", "-c", RUN, str(AGENT)]
+    subprocess.run(
+        [*start, "serve", f"{place}/run", token], stdout=subprocess.DEVNULL, cwd=place, check=True, timeout=20
+    )
+    base = Path(place) / "run"
+    pid = int((base / f"{token}.pid").read_text())
+    pieces = [
+        frame(message) for message in ([["ack", rng.choice([0, 9, 1 << 70, -1, "x", None])], ["eof"], ["eof", 1]])
+    ]
+    data = script(rng, place)
+    if rng.random() < 0.5:
+        data += rng.choice(pieces)
+    received = sent = 0
+    try:
+        for _ in range(rng.randrange(1, 5)):
+            with socket.socket(socket.AF_UNIX) as sock:
+                sock.settimeout(0.1)
+                sock.connect(str(base / f"{token}.sock"))
+                sock.sendall(struct.pack("!Q", received if rng.random() < 0.9 else rng.getrandbits(63)))
+                if (head := sock.recv(8)) == b"":
+                    continue
+                (count,) = struct.unpack("!Q", head)
+                assert count <= sent, (data, count, sent)
+                piece = data[count : count + rng.randrange(1, 2000)]
+                sent = max(sent, count + len(piece))
+                sock.sendall(piece)
+                received += len(sock.recv(rng.randrange(1, 4000)))
+    except OSError:
+        pass  # it has given up already, or has nothing to say
+    until = time.monotonic() + 0.2
+    while time.monotonic() < until and Path(f"/proc/{pid}").exists():
+        time.sleep(0.01)
+    log = base / f"{token}.log"
+    errors = log.read_text() if log.exists() else ""
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(pid, signal.SIGKILL)  # it waits for a driver
+    assert errors == "", (data, errors)
+
+
 def main(seconds: float, seed: int) -> int:
     """Fuzz for so long; returns how many agents were tried."""
     rng, until, count = random.Random(seed), time.monotonic() + seconds, 0
     while time.monotonic() < until:
         with tempfile.TemporaryDirectory() as place:
-            one(rng, place)
+            (one_daemon if rng.random() < 0.1 else one)(rng, place)
         count += 1
     return count
 

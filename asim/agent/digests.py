@@ -5,9 +5,11 @@ import json
 import os
 import stat
 import sys
+import time
 
 PIECE = 1 << 20
 KEPT = 20000  # files whose digest is remembered
+FRESH = 3.0  # seconds after which a file that is written again has another time, on any file system
 
 
 def digest(path):
@@ -44,7 +46,7 @@ def save(memory, known):
 def main(memory):
     """Paths on the standard input (JSON); on the standard output, for each, [size, digest], or null for what is no file."""
     memory, answers = os.path.expanduser(memory), []
-    known, before = load(memory), None
+    known, changed, now = load(memory), False, time.time()
     for path in json.load(sys.stdin):
         path = os.path.expanduser(path)
         try:
@@ -53,11 +55,13 @@ def main(memory):
                 raise OSError("no file")
             mark = [info.st_size, int(info.st_mtime * 1e6), info.st_ino]
             row = known.pop(path, None)
-            before = before or row is None or row[:3] != mark
-            known[path] = row if row and row[:3] == mark else mark + [digest(path)]  # last: the latest are kept
-            answers.append([info.st_size, known[path][3]])
+            changed = changed or row is None or row[:3] != mark
+            row = row if row and row[:3] == mark else mark + [digest(path)]
+            if info.st_mtime < now - FRESH:
+                known[path] = row  # last: the latest are kept
+            answers.append([info.st_size, row[3]])
         except OSError:
             answers.append(None)
-    if before:
+    if changed:
         save(memory, known)
     os.write(1, ("\nASIM-LINK digests %s\n" % json.dumps(answers)).encode())

@@ -206,21 +206,31 @@ def serve(place, token):
     except OSError as exc:
         say("failed", socket.gethostname(), str(exc))
         return None
-    if listener is not None and not os.fork():
-        os.setsid()
-        if os.fork():
-            os._exit(0)
-        null = os.open("/dev/null", os.O_RDWR)
-        log = os.open(os.path.join(place, token + ".log"), os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
-        with open(os.path.join(place, token + ".pid"), "w") as file:
-            file.write("%d\n" % os.getpid())
-        for target, fd in ((0, null), (1, null), (2, log)):
-            os.dup2(fd, target)
-        os.close(null)
-        os.close(log)
+    child = os.fork() if listener is not None else None
+    if child == 0:
+        daemonize(os.path.join(place, token))
         return listener
+    if child and os.waitpid(child, 0)[1]:
+        say("failed", socket.gethostname(), "cannot write in %s" % place)
+        return None
     say("serving", socket.gethostname(), place)
     return None
+
+
+def daemonize(name):
+    """Return in a grandchild of nobody, whose number and log are in files."""
+    os.setsid()
+    null = os.open("/dev/null", os.O_RDWR)
+    log = os.open(name + ".log", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+    pid = os.fork()
+    if pid:
+        with open(name + ".pid", "w") as file:
+            file.write("%d\n" % pid)
+        os._exit(0)
+    for target, fd in ((0, null), (1, null), (2, log)):
+        os.dup2(fd, target)
+    os.close(null)
+    os.close(log)
 
 
 def remove(path):

@@ -13,7 +13,7 @@ from typing import Protocol
 import anyio
 from anyio.lowlevel import RunVar
 
-from ..errors import SubmitError
+from ..errors import AgentError, AsimError, SubmitError
 from .base import JobStatus
 from .dialect import Batch, Command, Completed, Dialect, SchedulerError
 
@@ -58,7 +58,7 @@ class Scheduler:
         self.dialect = dialect
         self.min_poll, self.max_poll = min_poll, max_poll
         self.patience = PATIENCE
-        self._parties: dict[Party, None] = {}
+        self._parties: dict[Party, tuple[float, float]] = {}
         self._limiter = anyio.CapacityLimiter(AT_ONCE)
         self._lock = anyio.Lock()
         self._asked_at = self._changed_at = anyio.current_time()
@@ -69,13 +69,18 @@ class Scheduler:
     # -- who takes part
 
     def join(self, party: Party, min_poll: float, max_poll: float) -> None:
-        """From now on this one is asked for ids and told the answers."""
-        self._parties[party] = None
-        self.min_poll, self.max_poll = min(self.min_poll, min_poll), min(self.max_poll, max_poll)
+        """From now on this one is asked for ids and told the answers. The most impatient one decides how often."""
+        self._parties[party] = (min_poll, max_poll)
+        self._agree()
 
     def leave(self, party: Party) -> None:
         """No longer."""
         self._parties.pop(party, None)
+        self._agree()
+
+    def _agree(self) -> None:
+        if self._parties:
+            self.min_poll, self.max_poll = map(min, zip(*self._parties.values(), strict=True))
 
     def stir(self) -> None:
         """Something has changed, or is about to: the next query comes soon."""
@@ -129,17 +134,20 @@ class Scheduler:
     ) -> tuple[dict[str, JobStatus], bool]:
         """The answers, and whether they are complete."""
         found: dict[str, JobStatus] = {}
-        errors: list[SchedulerError] = []
+        errors: list[AsimError] = []
 
         async def one(command: Command) -> None:
             try:
                 found.update(parse(await by.run(command, ANSWER)))
-            except SchedulerError as exc:
+            except (SchedulerError, AgentError) as exc:
                 errors.append(exc)
 
         async with anyio.create_task_group() as group:
             for command in questions:
                 group.start_soon(one, command)
+        for exc in errors:
+            if isinstance(exc, AgentError):  # the scheduler was not even asked
+                raise exc
         if errors and not self._failures:
             LOG.warning("%s does not answer, and is asked again: %s", self.dialect.name, errors[0])
         elif questions and not errors and self._failures:

@@ -19,6 +19,7 @@ Attributes = dict[str, str]
 """One job's attributes; those of a list are named as in the plain form: ``Resource_List.walltime``."""
 
 _PAIR = re.compile(r'\s*"((?:[^"\\]|\\.)*)"\s*:\s*(.*?),?\s*$')
+_INDENT = re.compile(r"^Job Id:.*\n([ \t]+)", re.MULTILINE)
 _WAITING = {
     "Q": "queued",
     "H": "held",
@@ -108,18 +109,20 @@ def _flat(attributes: Mapping[str, object]) -> Attributes:
 
 
 def from_plain(text: str) -> dict[str, Attributes]:
-    """The jobs of an answer in the plain form, folded or not."""
+    """The jobs of an answer in the plain form, folded (at a tab) or not; wrappers around other schedulers indent by one."""
     jobs: dict[str, Attributes] = {}
     attributes: Attributes = {}
     name = ""
+    first = _INDENT.search(text)
+    indent = first[1] if first else "    "
     for line in text.split("\n"):
         if line.startswith("Job Id:"):
             attributes = jobs[line.partition(":")[2].strip()] = {}
             name = ""
-        elif line.startswith("\t") and name:
+        elif line.startswith("\t") and name and indent != "\t":
             attributes[name] += line[1:]
-        elif line.startswith("    ") and " = " in line:
-            name, _, value = line.strip(" ").partition(" = ")
+        elif line.startswith(indent) and " = " in line:
+            name, _, value = line.removeprefix(indent).partition(" = ")
             attributes[name] = value
     return jobs
 

@@ -20,7 +20,6 @@ _STATES = {
     "OUT_OF_MEMORY": JobState.FAILED,
     "PREEMPTED": JobState.FAILED,
     "RECONFIG_FAIL": JobState.FAILED,
-    "REVOKED": JobState.CANCELLED,
     "TIMEOUT": JobState.TIMEOUT,
     "COMPLETING": JobState.RUNNING,
     "RESIZING": JobState.RUNNING,
@@ -39,7 +38,6 @@ _WHY = {
     "OUT_OF_MEMORY": "it used more memory than it was given",
     "PREEMPTED": "it had to give way to another job",
     "RECONFIG_FAIL": "a node could not be set up for it",
-    "REVOKED": "another cluster took it",
     "TIMEOUT": "it reached its time limit",
 }
 _OWN_CODE = frozenset({"COMPLETED", "FAILED", "OUT_OF_MEMORY", "CANCELLED"})

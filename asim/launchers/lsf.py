@@ -26,7 +26,9 @@ _IDS = 1000
 _FIELDS = "jobid jobindex stat exit_code exit_reason pend_reason job_description"
 _SUBMITTED = re.compile(r"Job <(\d+)> is submitted")
 _BUSY = re.compile(r"threshold reached|limit .*reached|not responding|try(ing)? (again|later)|is down", re.IGNORECASE)
-_UNSURE = re.compile(r"sending/receiving|(send|receiv)\w* a message|timed out|communication", re.IGNORECASE)
+_UNSURE = re.compile(
+    r"sending/receiving|(send|receive|sending|receiving) a message|timed out|communication", re.IGNORECASE
+)
 _NO_JOB = re.compile(r"is not found|No (unfinished |matching )?job found", re.IGNORECASE)
 _KILLED = re.compile(
     r"is being (terminated|signaled)|already finished|No matching job found|is not found", re.IGNORECASE
@@ -112,10 +114,10 @@ class LSF:
     def read_account(self, done: Completed) -> Mapping[str, JobStatus]:
         _check(done)
         heads = list(_HEAD.finditer(done.stdout))
-        ends = [*(head.start() for head in heads[1:]), len(done.stdout)]
+        ends = [head.start() for head in heads[1:]] + [len(done.stdout)]
         texts = {
             f"{head[1]}[{head[2]}]" if head[2] else head[1]: done.stdout[head.end() : end]
-            for head, end in zip(heads, ends, strict=True)
+            for head, end in zip(heads, ends, strict=False)  # no jobs: one end, and no head
         }
         proofs = {job: _from_history(text) for job, text in texts.items()}
         return {job: proof for job, proof in proofs.items() if proof is not None}

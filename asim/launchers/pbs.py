@@ -3,7 +3,7 @@
 Status is asked in JSON, because values there cannot break a line, with ``-E``: without it one development branch prints
 only the first of several jobs, and both are silent then about ids that they do not know, which proves as little as an
 error line would. Its JSON is not always valid; :mod:`._qstat` reads it line by line then. The plain form (``-f -w``)
-is asked where ``-F json`` is not known. It shows the same attributes, but of many jobs or an array it was not recorded.
+is asked where ``-F json`` is not known. It shows the same attributes, but with all tasks of an array it was not recorded.
 
 Where a server keeps no history, ``-x`` hides even what runs. A :class:`PBS` that meets such an answer, or a ``qstat``
 without JSON, remembers it, raises :class:`SchedulerError`, and asks otherwise from then on: ask again at once.
@@ -38,13 +38,14 @@ _NO_HISTORY = "not configured to maintain job history"
 
 
 class PBS:
-    """The dialect of OpenPBS 19 to 23 and PBS Pro.
+    """The dialect of OpenPBS (read against recordings of 23.06) and PBS Pro.
 
     Deletes with SIGTERM, and SIGKILL after the server's ``kill_delay`` (10 s).
 
     :param torque: Torque: arrays by ``-t``, no history by ``-x``, no JSON, state ``C``.
     :ivar history: whether ``qstat -x`` is believed to work.
     :ivar json: whether ``qstat -F json`` is believed to work.
+    :ivar wide: whether ``qstat -w`` is; without it lines are folded, which loses nothing that is read here.
     """
 
     name = "pbs"
@@ -53,7 +54,7 @@ class PBS:
 
     def __init__(self, *, torque: bool = False) -> None:
         self.torque = torque
-        self.history = self.json = not torque
+        self.history = self.json = self.wide = not torque
         self.index = "${PBS_ARRAYID:-0}" if torque else "${PBS_ARRAY_INDEX:-0}"
 
     # --- submit
@@ -78,7 +79,8 @@ class PBS:
         raise SubmitError(f"PBS refused the job: {done.words()}", transient=busy and done.code != _NO_SUCH_HOST)
 
     def task(self, job: str, index: int) -> str:
-        return job.replace("[]", f"[{index}]", 1)
+        number, brackets, rest = job.partition("[]")
+        return f"{number}[{index}]{rest}" if brackets else f"{job}[{index}]"
 
     # --- status
 
@@ -93,7 +95,7 @@ class PBS:
         history = ["-x"] if self.history else []
         if self.json:
             return [*(["-E"] if grouped else []), *history, "-f", "-F", "json"]
-        return ["-f", *history, *([] if self.torque else ["-w"])]
+        return ["-f", *history, *(["-w"] if self.wide else [])]
 
     def read_status(self, done: Completed) -> Mapping[str, JobStatus]:
         asked = {_number(job): job for job in done.argv if job[:1].isdigit()}
@@ -114,6 +116,7 @@ class PBS:
             raise SchedulerError("PBS keeps no history here: ask again, without it", done)
         if "-F" not in done.argv:
             if done.code not in _ANSWERS:
+                self.wide = self.wide and done.code != 2  # it may not be known
                 raise SchedulerError(done.words(), done)
             return from_plain(done.stdout)
         if done.code == 2:
@@ -146,7 +149,8 @@ class PBS:
         if done.code == 0:
             return
         lines = [line for line in done.stderr.splitlines() if line.strip()]
-        if done.code is None or done.code < 0 or not lines or not all(map(_GONE.search, lines)):
+        silent = self.torque and not lines  # so wrappers are about jobs that have ended
+        if done.code is None or done.code < 0 or not (silent or (lines and all(map(_GONE.search, lines)))):
             busy = done.code != 159 and done.code != 2  # not allowed; wrong usage
             raise SchedulerError(done.words(), done, transient=busy)
 

@@ -20,7 +20,7 @@ from ._driver import Scheduler, shared
 from .allocation import Allocation
 from .base import Capabilities, JobKey, JobStatus, Sink
 from .batches import Folders, Submit, submits
-from .dialect import Command, Completed, SchedulerError
+from .dialect import Command, Completed
 from .tracking import Tracker
 
 if TYPE_CHECKING:
@@ -100,7 +100,7 @@ class ScheduledLauncher:
         if "agent" in kinds:
             (await self._allocation.agents(self._sink)).submit(kinds["agent"])
         if "batch" in kinds:
-            await self._submit_batches(kinds["batch"])
+            await self._submit_batches(kinds["batch"], alone=len(kinds) == 1)
 
     async def poll(self, keys: Collection[JobKey]) -> None:
         if self._scheduler is not None:
@@ -115,7 +115,7 @@ class ScheduledLauncher:
         if told:
             folders = self._folders()
             await self.files([("write", f"{folders.stops}/{key}", "", 0o666) for key in told])
-            self._tell(self._tracker.never_started(told, anyio.current_time()))
+            self._tell(self._tracker.never_started(told))
         if ids and self._scheduler is not None:
             await self._scheduler.cancel(self, ids)
 
@@ -191,7 +191,7 @@ class ScheduledLauncher:
     def _folders(self) -> Folders:
         return Folders.of(self._experiment, self._run)
 
-    async def _submit_batches(self, jobs: Sequence[tuple[JobKey, JobSpec]]) -> None:
+    async def _submit_batches(self, jobs: Sequence[tuple[JobKey, JobSpec]], *, alone: bool) -> None:
         if self._scheduler is None:
             self._scheduler = shared(self._dialect, self._where)
             self._scheduler.join(self, *self._polls)
@@ -205,14 +205,15 @@ class ScheduledLauncher:
         async def one(submit: Submit) -> None:
             try:
                 await self._submit_one(submit)
-            except (SubmitError, SchedulerError) as exc:
+            except AsimError as exc:
                 refusals.append((submit, exc))
 
         async with anyio.create_task_group() as group:
             for submit in wanted:
                 group.start_soon(one, submit)
-        if len(refusals) == len(wanted):
-            raise refusals[0][1]
+        for _, exc in refusals:
+            if isinstance(exc, AgentError) or (alone and len(refusals) == len(wanted)):
+                raise exc
         for submit, exc in refusals:
             status = JobStatus(JobState.FAILED, 0.0, reason=f"could not be submitted: {exc}")
             self._sink([(key, status) for key in submit.keys])
@@ -221,16 +222,21 @@ class ScheduledLauncher:
     async def _submit_one(self, submit: Submit) -> None:
         assert self._scheduler is not None
         batch = submit.batch
-        job = await self._scheduler.submit(self, batch)
-        if job is None:
-            await self.files([("write", f"{self._folders().stops}/{batch.mark}", "", 0o666)])
-            words = f"{batch.name}: {self.name} does not say whether it was submitted, so it was called off"
-            raise SubmitError(words, transient=True)
-        tasks = [self._dialect.task(job, number) for number in range(batch.size)]
-        self._tracker.add(job, submit.keys, tasks)
+        self._tracker.expect(submit.keys)
+        try:
+            job = await self._scheduler.submit(self, batch)
+            if job is None:
+                await self.files([("write", f"{self._folders().stops}/{batch.mark}", "", 0o666)])
+                words = f"{batch.name}: {self.name} does not say whether it was submitted, so it was called off"
+                raise SubmitError(words, transient=True)
+            tasks = [self._dialect.task(job, number) for number in range(batch.size)]
+            early = self._tracker.add(job, submit.keys, tasks, anyio.current_time())
+        finally:
+            self._tracker.forget(submit.keys)
         self._inner.host.watch(self._folders().ends, LOOK, self._seen)
         self._notes.append({"batch": job, "launcher": self.name, "script": batch.script, "keys": submit.keys})
         LOG.info("%s: %s job %s, %s", batch.name, self.name, job, batch.script)
+        self._tell(early)
         self._wake()
 
     def _seen(self, files: Sequence[tuple[str, str]]) -> None:

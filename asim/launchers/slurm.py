@@ -27,7 +27,8 @@ _FIELDS = ("JobID", "State", "ExitCode", "Start", "End", "NodeList")
 """Of sacct. (Its JSON has wrong exit codes in 22.05.)"""
 _FILTERS = ("ACCOUNT", "LICENSES", "NAMES", "PARTITION", "PRIORITY", "QOS", "RECONF", "USERS")
 """A user's own settings for squeue that would hide jobs from us."""
-_SQUEUE = ("env", *(f"-uSQUEUE_{name}" for name in _FILTERS), "SLURM_TIME_FORMAT=%s", "squeue", "--noheader")
+_SQUEUE = ("env", *(f"-uSQUEUE_{name}" for name in _FILTERS), "SLURM_TIME_FORMAT=%s", "squeue", "--noheader", "--local")
+"""``--local``: it would first ask about other clusters, which doubles the wait for a controller that is down."""
 _SACCT = ("env", "SLURM_TIME_FORMAT=%s", "sacct", "--noheader", "--parsable2", "--allocations")
 _LENGTH = 100_000
 """Characters of one argument; Linux takes 131,071."""

@@ -11,7 +11,8 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from ..status import JobState
-from .base import JobKey, JobStatus, ended_badly
+from ._told import end_of, start_of
+from .base import JobKey, JobStatus
 
 SETTLE = 2.0
 """Seconds that a member's file may come after the scheduler's word that the job has ended (a shared file system)."""
@@ -25,6 +26,7 @@ class _Member:
     """One command of one job.
 
     :ivar run: how often the scheduler has run it again.
+    :ivar started_at: when it told that it runs; None: it does not.
     :ivar held: it was killed by a signal; why is not known yet.
     :ivar verdict: the scheduler's word about the end of its job or task, and when that came.
     """
@@ -33,7 +35,7 @@ class _Member:
     job: str
     alone: bool
     run: int = 0
-    started: bool = False
+    started_at: float | None = None
     asked: bool = False
     held: JobStatus | None = None
     held_at: float = 0.0
@@ -48,6 +50,7 @@ class _Job:
 
     :ivar tasks: id of a task -> its member; empty for what is no array.
     :ivar missed_at: since when no answer mentions it.
+    :ivar gone_at: when the last of these answers came.
     """
 
     id: str
@@ -56,6 +59,7 @@ class _Job:
     waiting: bool = True
     seen_at: float = 0.0
     missed_at: float | None = None
+    gone_at: float = 0.0
 
 
 class Tracker:
@@ -68,11 +72,21 @@ class Tracker:
         self._lost_after = lost_after
         self._jobs: dict[str, _Job] = {}
         self._members: dict[JobKey, _Member] = {}
+        self._early: dict[JobKey, list[tuple[str, str]]] = {}
 
     # -- what there is
 
-    def add(self, job: str, keys: Sequence[JobKey], tasks: Sequence[str] = ()) -> None:
-        """A submit was accepted.
+    def expect(self, keys: Iterable[JobKey]) -> None:
+        """These are about to be submitted: they may tell of themselves before the scheduler has said that it took them."""
+        self._early.update((key, []) for key in keys)
+
+    def forget(self, keys: Iterable[JobKey]) -> None:
+        """They were not."""
+        for key in keys:
+            self._early.pop(key, None)
+
+    def add(self, job: str, keys: Sequence[JobKey], tasks: Sequence[str] = (), now: float = 0.0) -> Evidence:
+        """A submit was accepted; returns what its members have told already.
 
         :param tasks: ids of an array's tasks, in the order of the keys.
         """
@@ -80,6 +94,7 @@ class Tracker:
         members = {key: _Member(key, job, alone) for key in keys}
         self._jobs[job] = _Job(job, members, dict(zip(tasks, members.values(), strict=True)) if tasks else {})
         self._members |= members
+        return self.files([file for key in keys for file in self._early.pop(key, ())], now)
 
     def jobs(self) -> list[str]:
         """The ids of which something is not known yet."""
@@ -116,12 +131,12 @@ class Tracker:
             member.asked = True
         return ids, told
 
-    def never_started(self, keys: Iterable[JobKey], now: float) -> Evidence:
+    def never_started(self, keys: Iterable[JobKey]) -> Evidence:
         """Those of these whose job waits in the queue: they will find that they are not to start."""
         found = [key for key in keys if key in self._members and self._jobs[self._members[key].job].waiting]
         out: Evidence = []
         for key in found:
-            out += self._end(self._members[key], JobStatus(JobState.CANCELLED, now, reason="stopped before it started"))
+            out += self._end(self._members[key], JobStatus(JobState.CANCELLED, 0.0, reason="stopped before it started"))
         return out
 
     # -- what members say
@@ -138,35 +153,30 @@ class Tracker:
             if not (key.isdigit() and number.isdigit()):
                 continue
             member = self._members.get(JobKey(int(key)))
-            if member is not None and int(number) >= member.run:
-                member.run = int(number)
-                out += self._started(member, text) if kind == "start" else self._ended(member, text, now)
+            if member is not None:
+                out += self._started(member, int(number), text, now) if kind == "start" else []
+                out += self._ended(member, int(number), text, now) if kind == "end" else []
+            elif (early := self._early.get(JobKey(int(key)))) is not None:
+                early.append((name, text))
         return out
 
-    def _started(self, member: _Member, text: str) -> Evidence:
-        words = text.split()
-        member.started, member.held = True, None
-        self._jobs[member.job].waiting = False
-        pid = int(words[2]) if len(words) > 2 and words[2].isdigit() else None
-        return [(member.key, JobStatus(JobState.RUNNING, seconds_of(words[:1]), pid=pid, host=" ".join(words[1:2])))]
-
-    def _ended(self, member: _Member, text: str, now: float) -> Evidence:
-        words = text.strip().split(None, 2)
-        if not words or not words[0].isdigit():
+    def _started(self, member: _Member, number: int, text: str, now: float) -> Evidence:
+        if number < member.run:
             return []
-        code, when = int(words[0]), seconds_of(words[1:2])
-        if words[2:] == ["time limit"]:
-            return self._end(member, JobStatus(JobState.TIMEOUT, when, 128 - code, "stopped at its time limit"))
-        if len(words) > 2:
-            return self._end(member, JobStatus(JobState.FAILED, when, None, words[2].strip()))
-        if code == 0:
-            return self._end(member, JobStatus(JobState.COMPLETED, when, 0))
-        if code <= 128:
-            return self._end(member, JobStatus(JobState.FAILED, when, code, ended_badly(code)))
-        member.held, member.held_at = JobStatus(JobState.FAILED, when, 128 - code, ended_badly(128 - code)), now
-        if member.verdict is not None or (member.asked and not member.alone):
-            return self._conclude(member)
-        return []
+        member.run, member.started_at, member.held = number, now, None
+        self._jobs[member.job].waiting = False
+        return [(member.key, start_of(text))]
+
+    def _ended(self, member: _Member, number: int, text: str, now: float) -> Evidence:
+        end = end_of(text)
+        if end is None:
+            return []
+        if not end.killed:
+            return self._end(member, end.status)
+        if number < member.run:
+            return []  # it is run again; one that ended by itself would not be
+        member.run, member.held, member.held_at = number, end.status, now
+        return self._conclude(member) if member.verdict or (member.asked and not member.alone) else []
 
     # -- what the scheduler says
 
@@ -182,13 +192,16 @@ class Tracker:
             rows = [(member, found[task]) for task, member in job.tasks.items() if task in found]
             if job.id in found:
                 known = {member.key for member, _ in rows}
-                rows += [(member, found[job.id]) for member in job.members.values() if member.key not in known]
+                rest = [member for member in job.members.values() if member.key not in known]
+                whole = found[job.id]  # of an array: what holds for the tasks that have not begun
+                rows += [(m, whole) for m in rest if m.started_at is None or not job.tasks or whole.state.terminal]
             if rows:
                 mentioned.add(job.id)
                 job.waiting = all(status.state in (JobState.NEW, JobState.PENDING) for _, status in rows)
                 job.seen_at, job.missed_at = now, None
-            elif not final and job.missed_at is None:
-                job.missed_at = now
+            elif not final:
+                job.missed_at = now if job.missed_at is None else job.missed_at
+                job.gone_at = now
             for member, status in rows:
                 if member.key in self._members:
                     out += self._status(member, status, now, final)
@@ -196,8 +209,10 @@ class Tracker:
 
     def _status(self, member: _Member, status: JobStatus, now: float, final: bool) -> Evidence:
         if not status.state.terminal:
-            if status.state is JobState.PENDING and member.started:  # it is to be run again
-                member.started, member.held, member.verdict, member.run = False, None, None, member.run + 1
+            again = status.state is JobState.PENDING and not final and member.started_at is not None
+            if again and now > (member.started_at or 0.0) + SETTLE:  # before, the answer may be older than the start
+                member.started_at = member.held = member.verdict = None
+                member.run, member.judged = member.run + 1, False
             return [(member.key, status)]
         if member.verdict is None:
             member.verdict_at = now
@@ -222,14 +237,21 @@ class Tracker:
         out: Evidence = []
         for member in list(self._members.values()):
             job = self._jobs[member.job]
-            if self._ripe(member, now) and member.judged:
+            goes_on = not member.verdict and now > member.held_at + HELD and job.seen_at > member.held_at
+            if (self._ripe(member, now) and member.judged) or (member.held and goes_on):
                 out += self._conclude(member)
-            elif member.held and now > member.held_at + HELD and job.seen_at > member.held_at and not member.verdict:
-                out += self._end(member, member.held)
-            elif job.missed_at is not None and now > job.missed_at + self._lost_after:
-                words = f"job {job.id} is in no answer of the scheduler any more, and nothing tells how it ended"
-                out += self._end(member, member.held or JobStatus(JobState.LOST, 0.0, reason=words))
+            elif job.missed_at is not None:
+                out += self._missing(member, job, job.gone_at - job.missed_at)
         return out
+
+    def _missing(self, member: _Member, job: _Job, since: float) -> Evidence:
+        """No answer has mentioned its job for so many seconds."""
+        if member.asked and member.judged and since >= SETTLE:
+            return self._conclude(member)
+        if since < self._lost_after:
+            return []
+        words = f"job {job.id} is in no answer of the scheduler any more, and nothing tells how it ended"
+        return self._end(member, member.held or JobStatus(JobState.LOST, 0.0, reason=words))
 
     def due(self, now: float) -> float:
         """Seconds until :meth:`settle` or :meth:`doubtful` may have something new."""
@@ -237,7 +259,10 @@ class Tracker:
         return max(0.05, min(times) - now) if times else 3600.0
 
     def _ripe(self, member: _Member, now: float) -> bool:
-        return member.verdict is not None and (member.held is not None or now >= member.verdict_at + SETTLE)
+        if member.verdict is None:
+            return False
+        never_began = member.verdict.state is JobState.CANCELLED and member.started_at is None
+        return never_began or member.held is not None or now >= member.verdict_at + SETTLE
 
     def _conclude(self, member: _Member) -> Evidence:
         """The scheduler's word, and the member's own if it was killed."""
@@ -249,10 +274,9 @@ class Tracker:
         if member.asked and verdict.state is JobState.CANCELLED:
             verdict = verdict._replace(reason="stopped")
         if held is not None:
-            ours = verdict.state is JobState.COMPLETED or (
-                verdict.state is JobState.FAILED and verdict.code is not None
-            )
-            return self._end(member, held if ours else _with_code(verdict, held.code))
+            same = verdict.code is not None and (verdict.code >= 0 or verdict.code == held.code)
+            ours = verdict.state is JobState.COMPLETED or (verdict.state is JobState.FAILED and same)
+            return self._end(member, held if ours else verdict._replace(code=verdict.code or held.code))
         if verdict.state is JobState.FAILED and not member.alone and (verdict.code or 0) > 0:
             words = f"its batch job ended with exit code {verdict.code}, and nothing tells how this member did"
             return self._end(member, JobStatus(JobState.LOST, verdict.time, reason=words))
@@ -265,20 +289,6 @@ class Tracker:
         if not job.members:
             del self._jobs[member.job]
         return [(member.key, status)]
-
-
-def _with_code(status: JobStatus, code: int | None) -> JobStatus:
-    """The same with the exit code that the member itself told."""
-    return status._replace(code=code if status.code is None else status.code)
-
-
-def seconds_of(words: Sequence[str]) -> float:
-    """What ``date +%s.%N`` printed, also where it knows no ``%N``."""
-    whole, _, part = (words[0] if words else "").partition(".")
-    try:
-        return float(f"{int(whole)}.{part if part.isdigit() else 0}")
-    except ValueError:
-        return 0.0
 
 
 def _time(status: JobStatus | None) -> float:

@@ -126,6 +126,8 @@ def _run(token: str, journal: bytes, records: str) -> list[dict[str, Any]]:
             status = JobStatus(JobState[line["status"]], line["time"], line.get("code"), line["reason"])
             ends.append((JobKey(line["ended"]), status))
         elif "batch" in line:
+            if absent is JobState.RUNNING:
+                continue  # its driver looks after it
             words = f"job {line['batch']} of {line['launcher']}, which this driver did not see the end of"
             for key in line["keys"]:
                 if key in rows:

@@ -207,8 +207,12 @@ class Session:
         await self._journal((JobKey(job.key), job.spec, job.attempt) for job in jobs)
         self.monitor.register(jobs)
         try:
+            together: list[Job] = []  # a batch job, or an array, must have all its members in one submit
             for part in _slices(jobs):
-                await self._hand_over(self.monitor.admit(part))
+                free = self.monitor.admit(part)
+                together += [job for job in free if job.spec.batch is not None]
+                await self._hand_over([job for job in free if job.spec.batch is None])
+            await self._hand_over(together)
         except Exception as exc:  # nobody gets the handles: what was accepted is stopped
             self.monitor.refused([job for job in jobs if job.status is JobState.NEW], str(exc))
             await self.monitor.stop(jobs)

@@ -26,6 +26,24 @@ class Setters:
     _run_args: dict[str, Value]
     node_memory: int | None
 
+    PLACES: ClassVar[bool] = False
+    """Whether the run command asks a workload manager where to run."""
+    SEVERAL: ClassVar[frozenset[str]] = frozenset()
+    """Its arguments that count nodes and tasks."""
+    mpmd: list[Any]
+
+    @property
+    def cpus(self) -> int:
+        """CPUs that one task needs, as far as the settings say."""
+        text = str(self._run_args.get(self.FLAGS.get("set_cpus_per_task", ""), self._run_args.get("c", "")))
+        return int(text) if text.isdigit() else 1
+
+    @property
+    def single_node(self) -> bool:
+        """Whether it is one program on one node, which needs no workload manager."""
+        wants = [str(value) for key, value in self._run_args.items() if key in self.SEVERAL]
+        return not self.mpmd and (not self.PLACES or set(wants) <= {"1"})
+
     def set_nodes(self, nodes: int) -> None:
         """Run on this many nodes."""
         self._put("set_nodes", whole("nodes", nodes))

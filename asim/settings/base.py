@@ -35,10 +35,6 @@ class RunSettings(Setters):
     """Arguments that asim itself gives, so that users cannot."""
     FAMILY: ClassVar[str] = ""
     """Settings of one family can run together in one MPMD command; "" cannot."""
-    PLACES: ClassVar[bool] = False
-    """Whether the run command asks a workload manager where to run."""
-    SEVERAL: ClassVar[frozenset[str]] = frozenset()
-    """Its arguments that count nodes and tasks."""
     OWN_FILES: ClassVar[bool] = False
     """Whether the run command is told its output files; otherwise a batch script redirects."""
     _IGNORED: ClassVar[frozenset[str]] = frozenset({"alloc", "fail_if_missing_exec"})  # other classes' arguments
@@ -68,7 +64,7 @@ class RunSettings(Setters):
         self.run_args = run_args
         self.env_vars = env_vars
         self.container = container
-        self.mpmd: list[RunSettings] = []
+        self.mpmd = []
         self.timeout = seconds("timeout", timeout)
         self.retries = retries
         self.node_memory = None
@@ -188,21 +184,6 @@ class RunSettings(Setters):
             argv, env = self._command(context, self._head(context)), self._union("_spilled")
         out, err = (context.stdout, context.stderr) if context.in_batch and not self.OWN_FILES else ("", "")
         return Step(argv=tuple(argv), env=env, files=self._files(context), stdout=out, stderr=err)
-
-    @property
-    def cpus(self) -> int:
-        """CPUs that one task needs, as far as the settings say."""
-        flag = self.FLAGS.get("set_cpus_per_task", "")
-        value = next((self._run_args[key] for key in (flag, "c") if key in self._run_args), None)
-        return int(value) if isinstance(value, (int, str)) and str(value).isdigit() else 1
-
-    @property
-    def single_node(self) -> bool:
-        """Whether it is one program that runs on one node, and needs no workload manager for that."""
-        if self.mpmd:
-            return False
-        wants = {key: value for key, value in self._run_args.items() if key in self.SEVERAL}
-        return not self.PLACES or all(str(value) == "1" for value in wants.values())
 
     def placeless(self, launcher: str) -> bool:
         """Whether :meth:`step` is the same for every name, directory and output file."""

@@ -2,22 +2,58 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from os import PathLike
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal, Self
 
-from ._text import LOG, Text, Value, flag_long
+from ..errors import ConfigError, allowed
+from ._text import LOG, Text, Value, flag_long, flag_short, given
 from .base import RunSettings, StepContext
+
+Flavor = Literal["openmpi", "mpich"]
+"""Whose start command it is: Open MPI's (PRRTE, Spectrum MPI), or MPICH's Hydra (Intel MPI, MVAPICH)."""
+
+_FLAVORS = ("openmpi", "mpich")
+_VERSIONS = (
+    ("openmpi", re.compile(r"Open ?MPI|OpenRTE|PRRTE|prte|Spectrum MPI", re.IGNORECASE)),
+    ("mpich", re.compile(r"HYDRA|MPICH|MVAPICH|Intel\(R\) MPI", re.IGNORECASE)),
+)
+_TO_MPICH = {"npernode": "ppn", "N": "ppn", "host": "hosts", "H": "hosts", "hostfile": "f", "machinefile": "f"}
+_NAMES: Mapping[str, Mapping[str, str]] = {
+    "mpich": _TO_MPICH,
+    "openmpi": {"ppn": "npernode", "hosts": "host", "f": "hostfile"},
+}
+_NOT_MPICH = frozenset({"cpus-per-proc", "preload-binary", "quiet", "oversubscribe", "allow-run-as-root"})
+_TIMEOUT = "timeout"
+
+
+def flavor_of(version: str) -> Flavor | None:
+    """Whose start command printed this for ``--version``.
+
+    :returns: None for text that tells nothing.
+    """
+    for flavor, words in _VERSIONS:
+        if words.search(version):
+            return "openmpi" if flavor == "openmpi" else "mpich"
+    return None
 
 
 class MpiSettings(RunSettings):
     """What the MPI start commands share; use one of the subclasses.
 
-    The parameters are those of :class:`RunSettings`. An environment variable without value (None) is passed on as the
-    command finds it. The programs of an MPMD job have an environment each, but share one under the local launcher.
+    The other parameters are those of :class:`RunSettings`. An environment variable without value (None) is passed on
+    as the command finds it. The programs of an MPMD job have an environment each, but share one under the local
+    launcher.
+
+    :param flavor: whose command it is, where the flags differ: Open MPI's ``--npernode 2 -x K=V`` is MPICH's
+        ``-ppn 2 -env K V``. Arguments are translated to it. None: as Open MPI writes them, and as they were given.
+    :raises ConfigError: another flavor.
     """
 
     WORD: ClassVar[str] = "mpirun"
+    FLAVORS: ClassVar[tuple[str, ...]] = _FLAVORS
+    """The flavors that this command has; none: it has a language of its own."""
     FAMILY = "mpi"
     RESERVED = frozenset({"wd", "wdir"})
     FLAGS: ClassVar[Mapping[str, str]] = {
@@ -30,7 +66,7 @@ class MpiSettings(RunSettings):
         "set_verbose_launch": "verbose",
         "set_quiet_launch": "quiet",
         "set_broadcast": "preload-binary",
-        "set_walltime": "timeout",
+        "set_walltime": _TIMEOUT,
         "set_task_map": "map-by",
     }
     _flag = staticmethod(flag_long)
@@ -41,10 +77,31 @@ class MpiSettings(RunSettings):
         exe_args: Text | None = None,
         run_args: Mapping[str, Value] | None = None,
         env_vars: Mapping[str, Value] | None = None,
+        *,
+        flavor: Flavor | None = None,
         **kwargs: Any,
     ) -> None:
         kwargs.setdefault("run_command", self.WORD)
         super().__init__(exe, exe_args, run_args=run_args, env_vars=env_vars, **kwargs)
+        if flavor is not None and flavor not in self.FLAVORS:
+            what = f"must be one of {', '.join(self.FLAVORS)}" if self.FLAVORS else "this command has none"
+            raise ConfigError(allowed("flavor", flavor, what))
+        self.flavor: Flavor | None = flavor
+
+    def with_flavor(self, flavor: Flavor | None) -> Self:
+        """These settings for the command that was found; themselves when nothing changes.
+
+        :param flavor: what :func:`flavor_of` made of its ``--version``; None: nobody knows. A flavor that was given
+            on construction stays, and so does that of every part of an MPMD job.
+        """
+        parts = [part for part in self._parts() if isinstance(part, MpiSettings)]
+        if flavor is None or all(part.flavor or flavor not in part.FLAVORS for part in parts):
+            return self
+        twin = self.copy()
+        for part in twin._parts():
+            if isinstance(part, MpiSettings) and part.flavor is None and flavor in part.FLAVORS:
+                part.flavor = flavor
+        return twin
 
     def set_broadcast(self, dest_path: str | None = None) -> None:
         """Copy the executable to the nodes before it starts.
@@ -55,19 +112,49 @@ class MpiSettings(RunSettings):
             LOG.warning("%s: the destination %s of set_broadcast is ignored", type(self).__name__, dest_path)
         super().set_broadcast()
 
+    def format_run_args(self) -> list[str]:
+        """The run command's arguments as argument-list items, in its flavor's own words."""
+        if self.flavor is None:
+            return super().format_run_args()
+        names, left_out = _NAMES[self.flavor], self._dropped() | self._lacking()
+        args = {names.get(key, key): text for key, text in given(self.run_args).items() if key not in left_out}
+        flag = flag_short if self.flavor == "mpich" else flag_long
+        return [item for key, text in args.items() for item in flag(key, text)]
+
+    def _lacking(self) -> frozenset[str]:
+        """Arguments that MPICH has no word for; the time limit is a variable there."""
+        if self.flavor != "mpich":
+            return frozenset()
+        for key in sorted(_NOT_MPICH & self.run_args.keys()):
+            LOG.warning("%s: MPICH has no %s: ignored", type(self).__name__, key)
+        return _NOT_MPICH | {_TIMEOUT}
+
     def _head(self, context: StepContext) -> list[str]:
-        return ["--wdir", context.cwd, *self.format_env_vars()]
+        return ["-wdir" if self.flavor == "mpich" else "--wdir", context.cwd, *self.format_env_vars()]
 
     def _part_head(self, context: StepContext) -> list[str]:
-        return self.format_env_vars()
+        """Both MPIs take the directory for one program only: the others would start where the command was."""
+        return self._head(context)
 
     def _env_flags(self, env: Mapping[str, str | None]) -> list[str]:
-        """``-x K=V``; ``-x K`` passes on what the command itself has."""
+        """``-x K=V``; ``-x K`` passes on what the command itself has. MPICH: ``-env K V``; it passes on everything."""
+        if self.flavor == "mpich":
+            return [item for name, value in env.items() if value is not None for item in ("-env", name, value)]
         return [item for name, value in env.items() for item in ("-x", f"{name}={value}" if value else name)]
 
     def _spilled(self) -> dict[str, str]:
         """An empty value cannot be told from none in ``-x K``: the command itself gets it."""
+        if self.flavor == "mpich":
+            return self._limit()
         return {name: "" for name, value in self.env_vars.items() if value == ""}
+
+    def _local_env(self) -> dict[str, str]:
+        return super()._local_env() | self._limit()
+
+    def _limit(self) -> dict[str, str]:
+        """MPICH's time limit, seconds."""
+        limit = given(self.run_args).get(_TIMEOUT)
+        return {"MPIEXEC_TIMEOUT": limit} if self.flavor == "mpich" and limit else {}
 
 
 class MpirunSettings(MpiSettings):
@@ -86,3 +173,4 @@ class OrterunSettings(MpiSettings):
     """Run with Open MPI's ``orterun``."""
 
     WORD = "orterun"
+    FLAVORS = ("openmpi",)

@@ -7,6 +7,7 @@ from os import PathLike
 from typing import Any, ClassVar
 
 from ._text import Text, Value, checked, program, words
+from .base import StepContext
 from .mpi import MpiSettings
 
 
@@ -14,6 +15,7 @@ class PalsMpiexecSettings(MpiSettings):
     """Run with PALS' ``mpiexec``. The parameters are those of :class:`RunSettings`."""
 
     WORD = "mpiexec"
+    FLAVORS = ()
     FAMILY = "pals"
     FLAGS: ClassVar[Mapping[str, str]] = {
         "set_tasks": "np",
@@ -47,6 +49,9 @@ class PalsMpiexecSettings(MpiSettings):
     def format_run_args(self) -> list[str]:
         """The run command's arguments, then the GPU affinity script with its own."""
         return [*super().format_run_args(), *words("affinity_script", self.affinity_script)]
+
+    def _part_head(self, context: StepContext) -> list[str]:
+        return self.format_env_vars()
 
     def _env_flags(self, env: Mapping[str, str | None]) -> list[str]:
         """``--env K=V`` for each; ``--envlist K1,K2`` passes on what the command itself has."""

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import re
 import shlex
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -158,7 +158,13 @@ def body(members: Sequence[Member], places: Places) -> str:
     shared = _shared(members)
     lines = [*_environment(shared), "set +efuC", *_settings(places), TELL.rstrip("\n")]
     lines.append('[ ! -e "$asim_stops/$asim_mark" ] || { echo "called off" >&2; exit 143; }')
-    calls = [(member.key, _call(member, dict(shared))) for member in members]
+    names, lines_of = {name for name, _ in shared}, dict[tuple[object, object], str]()
+    calls = []
+    for member in members:
+        what = (member.argv, member.env)  # most members have the same
+        if what not in lines_of:
+            lines_of[what] = _line(member, names)
+        calls.append((member.key, f"{_where(member)} {lines_of[what]}"))
     if places.index:
         lines += _array(calls, places.index)
     elif len(calls) == 1:
@@ -174,7 +180,7 @@ def _settings(places: Places) -> list[str]:
     return [
         f"asim_ends={shlex.quote(places.ends)}",
         f"asim_stops={shlex.quote(places.stops)}",
-        f"asim_mark={shlex.quote(places.mark)} asim_grace={places.grace:g} asim_forward={shlex.quote(forward)}",
+        f"asim_mark={shlex.quote(places.mark)} asim_grace={_decimal(places.grace)} asim_forward={shlex.quote(forward)}",
     ]
 
 
@@ -202,10 +208,19 @@ def _together(calls: Sequence[tuple[int, str]]) -> list[str]:
     ]
 
 
-def _call(member: Member, shared: Mapping[str, str | None]) -> str:
-    line = command_line(member.argv, {name: value for name, value in member.env if name not in shared})
-    places = (str(member.key), member.cwd, member.stdout, member.stderr, f"{member.limit or 0:g}")
-    return f"asim_member {shlex.join(places)} {line}"
+def _where(member: Member) -> str:
+    places = (str(member.key), member.cwd, member.stdout, member.stderr, _decimal(member.limit or 0))
+    return f"asim_member {shlex.join(places)}"
+
+
+def _line(member: Member, shared: Collection[str]) -> str:
+    """Its command, with the variables that are its own."""
+    return command_line(member.argv, {name: value for name, value in member.env if name not in shared})
+
+
+def _decimal(seconds: float) -> str:
+    """As ``sleep`` has it everywhere: no exponent."""
+    return f"{seconds:.6f}".rstrip("0").rstrip(".")
 
 
 OURS = ("ASIM_", "SSDB", "SSKEY", "SR_")

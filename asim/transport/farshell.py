@@ -17,7 +17,7 @@ from typing import Any
 import asyncssh
 
 from ..errors import AgentError
-from .sshlink import CUT
+from .sshlink import CUT, opened
 
 MARK = b"\nASIM-LINK "
 NOISE = 1 << 20
@@ -50,7 +50,7 @@ why = ''
 if data:
     import base64
     try:
-        os.makedirs(cache, exist_ok=True)
+        os.makedirs(cache, 0o700, exist_ok=True)
         with open(temporary, 'wb') as file:
             file.write(base64.b64decode(data))
         os.rename(temporary, path)
@@ -95,7 +95,8 @@ async def shell(connection: asyncssh.SSHClientConnection, script: str, timeout: 
     """
     try:
         async with asyncio.timeout(timeout):
-            done = await connection.run("exec /bin/sh", input=script.encode(errors="surrogateescape"), encoding=None)
+            data = script.encode(errors="surrogateescape")
+            done = await opened(connection, lambda: connection.run("exec /bin/sh", input=data, encoding=None))
     except TimeoutError:
         raise AgentError(
             f"the far side's start-up files or the program after them did not end in {timeout:g} s"

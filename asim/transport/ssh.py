@@ -24,6 +24,7 @@ from .sshfiles import get_files, put_files
 from .sshforward import Forwards
 from .sshlink import CUT, Link
 
+KILL = "p=$(cat %s) && tr '\\0' ' ' </proc/$p/cmdline | grep -q %s && kill -9 $p; printf '\\nASIM-LINK done\\n'"
 END_WAIT = 10.0
 """Seconds for what is asked of a far side when all is over."""
 
@@ -48,6 +49,7 @@ class SSHAgent:
         self._place = ""
         self._restoring: asyncio.Task[None] | None = None
         self._ending: asyncio.Task[None] | None = None
+        self._copying = asyncio.Lock()
         self._forwards = Forwards(self._connected)
 
     @property
@@ -102,7 +104,7 @@ class SSHAgent:
             async with asyncio.timeout(END_WAIT):
                 live = await self.link.get()
                 pid = shlex.quote(f"{self._place}/{self.token}.pid")
-                await shell(live, f"kill -9 $(cat {pid}); printf '\\nASIM-LINK done\\n'")
+                await shell(live, KILL % (pid, self.token))
         stream.lose(None)
 
     def detach(self) -> None:
@@ -113,7 +115,9 @@ class SSHAgent:
         with contextlib.suppress(AgentError):
             live = await self.link.get()
             command = self.far.command("rescue", run, str(grace), *map(str, leaders))
-            await shell(live, f"{command} </dev/null && printf '\\nASIM-LINK done\\n'", SLOW + grace)
+            mine = shlex.quote(f"{self._place}/{self.token}")
+            script = f"{command} </dev/null && rm -f {mine}.sock {mine}.pid {mine}.log; printf '\\nASIM-LINK done\\n'"
+            await shell(live, script, SLOW + grace)
 
     async def read(self, path: str, patience: float | None = None) -> bytes:
         """A file there, whole; b"" when there is none.
@@ -148,11 +152,13 @@ class SSHAgent:
         :raises FileActionError: a file cannot be read here or written there.
         Cancellation: files that are done stay; partly sent ones are gone on with by the next ``put``.
         """
-        return await put_files(self._connected, self.far, list(files))
+        async with self._copying:
+            return await put_files(self._connected, self.far, list(files))
 
     async def get(self, files: Iterable[tuple[str, str]]) -> int:
         """Copy files from there: (absolute path there, path here). As :meth:`put`."""
-        return await get_files(self._connected, self.far, list(files))
+        async with self._copying:
+            return await get_files(self._connected, self.far, list(files))
 
     async def open_connection(self, host: str, port: int) -> tuple[Any, Any]:
         """(reader, writer) of a TCP connection from there to ``host``.

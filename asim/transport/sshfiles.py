@@ -5,6 +5,7 @@ What a file contains is known by its SHA-256 at both ends, so nothing is taken f
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import errno
 import hashlib
@@ -21,7 +22,7 @@ from anyio import to_thread
 
 from ..errors import AgentError, FileActionError
 from .farshell import Far, shell
-from .sshlink import CUT
+from .sshlink import CUT, opened, was_cut
 
 Connected = Callable[[], Awaitable[asyncssh.SSHClientConnection]]
 Print = tuple[int, str]
@@ -30,6 +31,8 @@ AT_ONCE = 8
 """Files on their way at the same time."""
 PIECE = 4 << 20
 """Bytes that are read here and written there (or the other way round) in one go."""
+BLOCK = 1 << 17
+"""Bytes of one request, at most."""
 ROUNDS = 3
 """Times that a file is sent which, when all has arrived, is not what was sent."""
 LOST = (asyncssh.SFTPConnectionLost, asyncssh.SFTPNoConnection, asyncssh.DisconnectError, ConnectionError)
@@ -57,7 +60,7 @@ async def put_files(connected: Connected, far: Far, files: Sequence[tuple[str, s
 async def get_files(connected: Connected, far: Far, files: Sequence[tuple[str, str]]) -> int:
     """See :meth:`asim.transport.ssh.SSHAgent.get`."""
     todo, got = list(files), 0
-    for _ in range(ROUNDS):
+    for turn in range(ROUNDS + 1):
         theirs = await _far_prints(connected, far, [there for there, _ in todo])
         for (there, _), their in zip(todo, theirs, strict=True):
             if their is None:
@@ -66,11 +69,11 @@ async def get_files(connected: Connected, far: Far, files: Sequence[tuple[str, s
         rows = [(*row, their) for row, their, my in zip(todo, theirs, mine, strict=True) if their != my]
         if not rows:
             return got
+        if turn == ROUNDS:
+            break
         got = max(got, len(rows))
         await _each(connected, rows, _fetch)
-        todo = [(there, here) for there, here, _ in rows if not await to_thread.run_sync(os.path.exists, here)]
-        if not todo:
-            return got
+        todo = [(there, here) for there, here, _ in rows]
     raise FileActionError(f"it changes while it is fetched: {todo[0][0]}", errno.EIO, todo[0][0], "get")
 
 
@@ -85,16 +88,16 @@ async def _each(connected: Connected, rows: Iterable[Any], one: Callable[..., Aw
         folders: set[str] = set()
         done: list[Any] = []
         try:
-            async with live.start_sftp_client() as sftp:
+            async with await opened(live, live.start_sftp_client) as sftp:
                 await _some(sftp, folders, left, done, one)
         except LOST as exc:
-            if not live.is_closed():
+            if not await was_cut(live):
                 raise AgentError(f"the file transfer was ended by the other side: {exc}") from exc
         except asyncssh.ChannelOpenError as exc:
-            if not live.is_closed():
+            if not await was_cut(live):
                 raise AgentError(f"no file transfer there: {exc}") from exc
         except asyncssh.Error as exc:
-            if not live.is_closed():
+            if not await was_cut(live):
                 raise AgentError(f"the file transfer failed: {exc}") from exc
         left = [row for row in left if row not in done]
 
@@ -134,11 +137,15 @@ async def _send(sftp: Any, folders: set[str], here: str, there: str, mine: Print
         try:
             mode = stat.S_IMODE((await to_thread.run_sync(os.fstat, file.fileno())).st_mode)
             flags = asyncssh.FXF_WRITE | asyncssh.FXF_CREAT | (0 if offset else asyncssh.FXF_TRUNC)
-            async with sftp.open(part, flags, asyncssh.SFTPAttrs(permissions=mode), encoding=None) as target:
-                await _copy(file, target, offset)
+            attributes = asyncssh.SFTPAttrs(permissions=mode)
+            async with sftp.open(part, flags, attributes, encoding=None, block_size=0) as target:
+                await _copy(file, target, offset, min(sftp.limits.max_write_len, BLOCK))
         finally:
             await to_thread.run_sync(file.close)
-        await sftp.posix_rename(part, there)
+        with contextlib.suppress(
+            asyncssh.SFTPNoSuchFile
+        ):  # somebody else has sent the same; what is there is looked at
+            await sftp.posix_rename(part, there)
     except LOST:
         raise
     except asyncssh.SFTPError as exc:
@@ -147,25 +154,47 @@ async def _send(sftp: Any, folders: set[str], here: str, there: str, mine: Print
         raise FileActionError(f"{exc.strerror or exc}: {here}", exc.errno, here, "put") from exc
 
 
-async def _copy(file: Any, target: Any, offset: int) -> None:
-    """Each write is many requests under way at once."""
+async def _copy(file: Any, target: Any, offset: int, block: int) -> None:
+    """Many requests are under way at once; they are answered in order, so what is there has no holes."""
     await to_thread.run_sync(file.seek, offset)
     while data := await to_thread.run_sync(file.read, PIECE):
-        await target.write(data, offset)
+        starts = range(0, len(data), block)
+        await _together(target.write(data[start : start + block], offset + start) for start in starts)
         offset += len(data)
 
 
+async def _next(source: Any, offset: int, block: int) -> bytes:
+    """The next bytes of a file there; b"" at its end."""
+    parts = await _together(source.read(block, offset + start) for start in range(0, PIECE, block))
+    data = b""
+    for part in parts:
+        data += part
+        if len(part) < block:  # the end, or a server that gives less at a time
+            break
+    return data
+
+
+async def _together(calls: Iterable[Awaitable[Any]]) -> list[Any]:
+    """All of their results, when all have ended; the first error."""
+    results = await asyncio.gather(*calls, return_exceptions=True)
+    for result in results:
+        if isinstance(result, BaseException):
+            raise result
+    return results
+
+
 async def _fetch(sftp: Any, folders: set[str], there: str, here: str, theirs: Print) -> None:
-    """One file here, under a name of its content until it is whole. What is at its place is removed first if it differs."""
+    """One file here, under a name of its content until it is whole."""
     folder, name = os.path.split(here)
-    part = Path(folder, f".{name}.asim-part-{theirs[1][:16]}")
+    part = Path(folder, f".{name}.asim-part-{theirs[1][:16]}-{os.getpid()}")
     try:
         await to_thread.run_sync(lambda: part.parent.mkdir(parents=True, exist_ok=True))
         file = await to_thread.run_sync(open, part, "ab")
         try:
             offset = await to_thread.run_sync(lambda: file.seek(0, os.SEEK_END))
-            async with sftp.open(there, asyncssh.FXF_READ, encoding=None) as source:
-                while data := await source.read(PIECE, offset):
+            async with sftp.open(there, asyncssh.FXF_READ, encoding=None, block_size=0) as source:
+                block = min(sftp.limits.max_read_len, BLOCK)
+                while data := await _next(source, offset, block):
                     await to_thread.run_sync(file.write, data)
                     offset += len(data)
         finally:
@@ -185,7 +214,6 @@ def _place(part: Path, here: str, theirs: Print) -> None:
         part.replace(here)
     else:
         part.unlink()
-        Path(here).unlink(missing_ok=True)
 
 
 async def _size(sftp: Any, path: str) -> int:
@@ -232,6 +260,6 @@ async def _far_prints(connected: Connected, far: Far, paths: Sequence[str]) -> l
             answer = await shell(live, script, timeout=None)
             break
         except AgentError as exc:
-            if not live.is_closed() or not isinstance(exc.__cause__, CUT):
+            if not isinstance(exc.__cause__, CUT) or not await was_cut(live):
                 raise
     return [None if row is None else (row[0], row[1]) for row in json.loads(" ".join(answer[1:]))]

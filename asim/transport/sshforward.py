@@ -10,7 +10,7 @@ from typing import Any
 import asyncssh
 
 from ..errors import AgentError
-from .sshlink import CUT
+from .sshlink import CUT, was_cut
 
 PIECE = 1 << 16
 Place = tuple[str, int] | str
@@ -49,15 +49,23 @@ class Forwards:
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
+    async def _reach(self, place: Place) -> tuple[Any, Any]:
+        """A connection from the far side; over a new link if this one is found to be cut."""
+        while True:
+            live = await self._connected()
+            try:
+                if isinstance(place, str):
+                    return await live.open_unix_connection(place, encoding=None)
+                return await live.open_connection(*place, encoding=None)
+            except CUT:
+                if not await was_cut(live):
+                    raise
+
     async def _carry(self, place: Place, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """One connection, both ways, until both ends have said that they are done, or one is gone."""
         far: Any = None
         try:
-            live = await self._connected()
-            if isinstance(place, str):
-                far_reader, far = await live.open_unix_connection(place, encoding=None)
-            else:
-                far_reader, far = await live.open_connection(*place, encoding=None)
+            far_reader, far = await self._reach(place)
             async with asyncio.TaskGroup() as group:
                 group.create_task(_pump(reader, far))
                 group.create_task(_pump(far_reader, writer))

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import asyncssh
 from anyio import to_thread
@@ -14,12 +14,17 @@ from anyio import to_thread
 from ..errors import AgentError
 from .options import SSHOptions
 
+T = TypeVar("T")
 CUT = (asyncssh.Error, OSError, EOFError)
 """What an operation raises when the link is cut under it (and what the far side's refusals are, too)."""
 FIRST_DELAY, MOST_DELAY = 0.1, 10.0
 """Seconds between attempts to connect: each twice the one before."""
 FAREWELL = 2.0
 """Seconds for an orderly end."""
+BUSY, RETRY = 10.0, 0.05
+"""Seconds for which a server may refuse another channel (``MaxSessions``), and between two attempts."""
+NOTICED = 0.1
+"""Seconds in which a broken connection is known to be closed."""
 UNANSWERED = 3
 """Questions for a sign of life without an answer, after which a link counts as cut."""
 
@@ -33,6 +38,28 @@ def target(host: str) -> tuple[str | None, str, int | None]:
         name, number = (rest, None) if bracketed else (name, int(port))
         return user or None, name.strip("[]"), number
     return user or None, rest, None
+
+
+async def was_cut(connection: asyncssh.SSHClientConnection) -> bool:
+    """Whether an operation failed because its connection has ended, which may be known only a moment later."""
+    try:
+        async with asyncio.timeout(NOTICED):
+            await connection.wait_closed()
+    except TimeoutError:
+        return False
+    return True
+
+
+async def opened(connection: asyncssh.SSHClientConnection, make: Callable[[], Awaitable[T]]) -> T:
+    """What ``make`` makes with a new channel, tried again while the server has none to spare."""
+    until = asyncio.get_running_loop().time() + BUSY
+    while True:
+        try:
+            return await make()
+        except asyncssh.ChannelOpenError:
+            if await was_cut(connection) or asyncio.get_running_loop().time() > until:
+                raise
+            await asyncio.sleep(RETRY)
 
 
 class _Client(asyncssh.SSHClient):
@@ -78,17 +105,17 @@ class Link:
         async with self._lock:
             if live := self.up:
                 return live
-            if self._closed:
-                raise AgentError(f"the link to {self.host} was closed")
             if self._was_up:
                 self._was_up = False
                 self._on_state(f"the link to {self.host} is cut")
             until, delay = asyncio.get_running_loop().time() + patience, FIRST_DELAY
             while True:
                 try:
+                    if self._closed:
+                        raise AgentError(f"the link to {self.host} was closed")
                     self._connection = await self._connect()
                 except AgentError:
-                    if asyncio.get_running_loop().time() + delay > until:
+                    if self._closed or asyncio.get_running_loop().time() + delay > until:
                         raise
                     await asyncio.sleep(delay)
                     delay = min(2 * delay, MOST_DELAY)

@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 
 import anyio
 import anyio.abc
+import anyio.lowlevel
 import anyio.streams.text
 
 from ..errors import AllocationError, ConfigError, allowed
@@ -43,16 +44,19 @@ async def get_allocation(
     """
     argv = ["salloc", "--no-shell", *_flags(nodes, time, account, options)]
     said = ""
-    async with await _started(argv) as process:
-        assert process.stderr is not None
-        try:
-            async for text in anyio.streams.text.TextReceiveStream(process.stderr, errors="replace"):
-                said += text
-            await process.wait()
-        except BaseException:
-            with anyio.CancelScope(shield=True):
-                await _withdraw(process, said)
-            raise
+    process = await _started(argv)
+    assert process.stderr is not None
+    try:
+        async for text in anyio.streams.text.TextReceiveStream(process.stderr, errors="replace"):
+            said += text
+        await process.wait()
+    except BaseException:
+        with anyio.CancelScope(shield=True):  # what was granted must not stay
+            await _withdraw(process, said)
+        raise
+    finally:
+        with anyio.CancelScope(shield=True):
+            await process.aclose()
     granted = _GRANTED.search(said)
     if process.returncode or granted is None:
         raise AllocationError(f"salloc ended with code {process.returncode}: {said.strip()}")
@@ -183,21 +187,39 @@ def _flags(nodes: int, time: str | None, account: str | None, options: Mapping[s
 
 
 async def _started(argv: Sequence[str]) -> anyio.abc.Process:
+    await anyio.lowlevel.checkpoint()
     try:
-        return await anyio.open_process(argv, stdin=-3, stdout=-3, start_new_session=True)
+        with anyio.CancelScope(shield=True):  # once it runs, it must be in our hands
+            process = await anyio.open_process(argv, stdin=-3, stdout=-3, start_new_session=True)
     except FileNotFoundError:
         raise AllocationError(f"{argv[0]} is not in PATH") from None
+    return process
+
+
+async def _listen(process: anyio.abc.Process, until: re.Pattern[str] | None = None) -> str:
+    """What it says on stderr, to the end or until that has a match."""
+    assert process.stderr is not None
+    said = ""
+    async for text in anyio.streams.text.TextReceiveStream(process.stderr, errors="replace"):
+        said += text
+        if until and until.search(said):
+            break
+    return said
 
 
 async def _withdraw(process: anyio.abc.Process, said: str) -> None:
-    """End salloc, and cancel the job that it spoke of, whether it waits or was just granted."""
+    """End salloc, and cancel the job that it speaks of, whether it waits or was just granted.
+
+    A request that salloc has sent but not spoken of yet would be nobody's: so it is left to speak first.
+    """
     with anyio.move_on_after(_RELEASE_WITHIN):
+        said += await _listen(process, until=_ID) if not _ID.search(said) else ""
         if process.returncode is None:
             process.send_signal(signal.SIGINT)
-        assert process.stderr is not None
-        async for text in anyio.streams.text.TextReceiveStream(process.stderr, errors="replace"):
-            said += text
+        said += await _listen(process)
         await process.wait()
+    if process.returncode is None:
+        process.kill()
     for job in dict.fromkeys(_ID.findall(said)):
         with anyio.move_on_after(_RELEASE_WITHIN):
             await anyio.run_process(["scancel", job], check=False)

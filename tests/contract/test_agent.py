@@ -27,6 +27,16 @@ def test_broken_input_ends_an_agent_cleanly(seed, tmp_path):
         fuzz_agent.one(rng, str(place))
 
 
+@pytest.mark.parametrize("seed", range(2))
+def test_broken_input_over_broken_links(seed, tmp_path):
+    """Five daemons each: nothing that arrives over however many connections makes one stumble."""
+    rng = random.Random(seed)
+    for number in range(5):
+        place = tmp_path / str(number)
+        place.mkdir()
+        fuzz_agent.one_daemon(rng, str(place))
+
+
 @pytest.fixture
 async def agent(tmp_path):
     """An agent, its connection, and what it told."""

@@ -7,10 +7,9 @@ import os
 import re
 import subprocess
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import TypeVar
 
 import pytest
 
@@ -25,10 +24,10 @@ from asim.status import JobState
 from asim.testing.schedulers import FakeLSF, FakePBS
 from asim.testing.schedulers.server import FakeScheduler
 from tests.data import ROOT, load
+from tests.servers import until
 
 RECORDED = ROOT / "openpbs" / "23.06.06"
 TEN = 10.0
-T = TypeVar("T")
 
 
 class Site:
@@ -90,7 +89,8 @@ class Site:
             proofs = [found[name] for name in names if name in found and found[name].state.terminal]
             return proofs if len(proofs) == len(names) else []
 
-        return until(ended)
+        found: list[JobStatus] = until(ended)
+        return found
 
     def cancel(self, dialect: Dialect, *jobs: str) -> None:
         """End jobs."""
@@ -98,19 +98,10 @@ class Site:
             dialect.cancelled(self.run(command))
 
 
-def until(found: Callable[[], T]) -> T:
-    """The first true answer within ten seconds."""
-    end = time.monotonic() + TEN
-    while not (answer := found()):
-        assert time.monotonic() < end, "not within ten seconds"
-        time.sleep(0.02)
-    return answer
-
-
 @pytest.fixture
 def pbs(tmp_path: Path) -> Iterator[Site]:
     """A fake OpenPBS."""
-    with FakePBS(tmp_path / "pbs", grace=0.3, scale=0.1, poll=0.5) as fake:
+    with FakePBS(tmp_path / "pbs", grace=0.3, scale=0.1, poll=1.0) as fake:
         yield Site(fake, tmp_path / "run")
 
 

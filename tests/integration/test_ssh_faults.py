@@ -322,7 +322,7 @@ async def test_an_agent_that_is_killed(sshd, tmp_path):
         assert await agent.last_words() == "" and not alive(info["pid"]) and alive(news[0][3])
         with anyio.fail_after(10):
             await agent.rescue(f"killed-{how}", 0.5, [news[0][3]])
-        assert not alive(news[0][3])
+        assert not alive(news[0][3]) and not list(Path(agent._place).glob(f"{agent.token}*"))
         await agent.close()
 
 

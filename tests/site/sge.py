@@ -89,6 +89,14 @@ class SgeSite(VirtualHosts):
         self.start("qmaster", str(PROGRAMS / "sge_qmaster"), prefix=self.inside("h1"), SGE_ND="1")
         self.ready("qconf", "-sh", what="qmaster")
 
+    def configure(self, **values: object) -> None:
+        """Change the cell's configuration."""
+        text = _set(self.run("qconf", "-sconf").stdout, {name: str(value) for name, value in values.items()})
+        (self.directory / "changed").mkdir(exist_ok=True)
+        file = self.directory / "changed" / "global"  # the file's name says which configuration it is
+        file.write_text(text)
+        self.run("qconf", "-Mconf", str(file))
+
     # -- how it is made
 
     def _cell(self) -> None:

@@ -205,6 +205,8 @@ def test_a_job_gives_way(user: Asker) -> None:
     assert found[waits].reason.endswith("requeued 1 time")
 
 
+@pytest.mark.slow
+@pytest.mark.timeout(120)
 def test_the_controller_is_down(user: Asker, slurm: SlurmSite) -> None:
     """Nothing is concluded from silence, and what ended meanwhile is known afterwards."""
     ends, stays = user.take(user.batch("sleep 1; exit 4", asked())), user.take(user.batch("sleep 600", asked()))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime, timedelta
 from pathlib import Path
-from typing import Any, assert_type
+from typing import Any, Literal, assert_type
 
 import asim
 from asim import (
@@ -158,6 +158,9 @@ def entities(run: RunSettings) -> None:
     assert_type(len(ensemble), int)
     assert_type([one.name for one in ensemble], list[str])
     assert_type(ensemble.batch, bool)
+    Ensemble("p", run_settings=run, replicas=2, batch_settings=SbatchSettings(), pack="array", placement="agent")
+    assert_type(ensemble.pack, Literal["job", "array", "separate"])
+    assert_type(ensemble.placement, Literal["step", "agent"])
     ensemble.add_model(model)
     ensemble.after(model, when="ended")
     model.register_incoming_entity(ensemble)

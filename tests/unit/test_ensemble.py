@@ -312,3 +312,35 @@ def test_policies_of_the_ensemble() -> None:
     assert made.retries is not None
     assert not ensemble().fail_fast
     assert isinstance(made.run_settings, RunSettings)
+
+
+# -- how members are submitted and started
+
+
+def test_pack_and_placement() -> None:
+    """All members are in one batch job and started by their run commands, unless something else is said."""
+    assert (ensemble().pack, ensemble().placement) == ("job", "step")
+    for pack in ("job", "array", "separate"):
+        assert ensemble(pack=pack, batch_settings=SbatchSettings()).pack == pack
+    assert ensemble(placement="agent").placement == "agent"
+
+
+@pytest.mark.parametrize(
+    ("wrong", "words"),
+    [
+        ({"pack": "arrays"}, "e: pack = 'arrays': must be one of job, array, separate"),
+        ({"pack": None}, "e: pack = None: must be one of job, array, separate"),
+        ({"placement": "node"}, "e: placement = 'node': must be one of step, agent"),
+    ],
+)
+def test_pack_and_placement_are_checked(wrong: dict[str, Any], words: str) -> None:
+    """Another word is an error that names the field and what is allowed."""
+    with pytest.raises(ConfigError, match=words):
+        ensemble(**wrong)
+
+
+@pytest.mark.parametrize("wrong", [{"pack": ["job"]}, {"placement": {}}])
+def test_pack_and_placement_of_another_type(wrong: dict[str, Any]) -> None:
+    """Also what is no text at all."""
+    with pytest.raises(ConfigError, match="must be one of"):
+        ensemble(**wrong)

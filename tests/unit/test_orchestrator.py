@@ -483,12 +483,3 @@ def test_applications_are_told_in_the_plan() -> None:
     assert plan.jobs[0] is before
     list(tell_applications(plan, [Address(identifier="orchestrator", hosts=("h:1",))]))
     assert dict(plan.jobs[0].env)["SSDB"] == "h:1"
-
-
-def test_no_database_without_a_launcher_for_it() -> None:
-    """A launcher that starts models but not databases says so."""
-    from asim.launchers.base import Capabilities
-
-    other = Capabilities(launcher="slurm", batch=True, starts=True)
-    with pytest.raises(UnsupportedError, match="this launcher cannot start databases"):
-        planned(Orchestrator(launcher="slurm", run_command="srun"), capabilities=other)

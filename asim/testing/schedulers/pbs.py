@@ -17,7 +17,7 @@ from typing import Any, ClassVar
 from .attributes import View, is_over, output_paths
 from .forms import VERSION, as_json
 from .jobs import Job, Start, Task
-from .qstat import Finder, id_pattern, named
+from .qstat import Finder, id_pattern, merged, named
 from .qsub import Refusal, Submit, chunks, seconds, slots, usage
 from .server import Answer, FakeScheduler, NeedStdin, Request
 
@@ -242,7 +242,7 @@ class FakePBS(FakeScheduler):
         if not words:
             return Answer(2, "", _QDEL_USAGE)
         code, errors = 0, []
-        for word in _merged(words):
+        for word in merged(words):
             wrong = self._delete(word, dict(pairs))
             if wrong:
                 code = wrong[0]
@@ -283,15 +283,6 @@ class FakePBS(FakeScheduler):
 
 
 _QDEL_USAGE = "usage:\n\tqdel [-W force|suppress_email=X] [-x] job_identifier...\n\tqdel --version\n"
-
-
-def _merged(words: Sequence[str]) -> list[str]:
-    """Several tasks of one array become one id, which does not exist."""
-    merged: dict[str, list[str]] = {}
-    for word in words:
-        task = re.fullmatch(r"(\d+)\[(\d+)\](.*)", word)
-        merged.setdefault(task[1] if task else word, []).append(task[2] if task else "")
-    return [word if numbers == [""] else f"{word}[{','.join(numbers)}]" for word, numbers in merged.items()]
 
 
 def _version() -> Answer:

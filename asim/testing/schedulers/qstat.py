@@ -127,3 +127,12 @@ def _row(job: str, pairs: Pairs) -> str:
     name = name if len(name) <= 15 else f"{name[:15]}*"
     owner = str(pairs["Job_Owner"]).partition("@")[0]
     return f"{job:<17} {name:<16} {owner:<16} {lasted:>9} {pairs['job_state']} {pairs['queue']!s:<16}\n"
+
+
+def merged(words: Sequence[str]) -> list[str]:
+    """Several tasks of one array become one id, which does not exist."""
+    ids: dict[str, list[str]] = {}
+    for word in words:
+        task = re.fullmatch(r"(\d+)\[(\d+)\](.*)", word)
+        ids.setdefault(task[1] if task else word, []).append(task[2] if task else "")
+    return [word if numbers == [""] else f"{word}[{','.join(numbers)}]" for word, numbers in ids.items()]

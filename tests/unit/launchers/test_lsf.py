@@ -12,7 +12,6 @@ from asim.errors import SubmitError
 from asim.launchers.dialect import Batch, Completed, Dialect, SchedulerError
 from asim.launchers.lsf import LSF
 from asim.settings import BsubBatchSettings
-from asim.status import JobState
 
 BJOBS = ("bjobs", "-a", "-o", "jobid jobindex stat exit_code exit_reason pend_reason job_description", "-json")
 
@@ -223,31 +222,30 @@ Tue Dec 23 14:46:43{year}: Starting (Pid 258999);
 """
 
 
+WHEN = "Tue Dec 23 16:34:13{year}: "
+EXITED = WHEN + "Exited with exit code {code}. The CPU time used is 0.1 seconds;\n\n"
+COMPLETED = WHEN + "Completed <exit>; TERM_{why};"
+
+
 @pytest.mark.parametrize(
     ("end", "state", "code"),
     [
-        ("Tue Dec 23 16:34:13{year}: Done successfully. The CPU time used is 0.1 seconds;", "COMPLETED", 0),
-        ("Tue Dec 23 16:34:13{year}: Exited with exit code 3. The CPU time used is 0.1 seconds;", "FAILED", 3),
+        (f"{WHEN}Done successfully. The CPU time used is 0.1 seconds;", "COMPLETED", 0),
+        (EXITED.replace("{code}", "3"), "FAILED", 3),
         (
-            "Tue Dec 23 16:34:13{year}: Exited by signal 2. The CPU time used is 0.1 seconds;\n"
-            "Tue Dec 23 16:34:13{year}: Completed <exit>; TERM_OWNER: job killed by owner.",
-            "CANCELLED",
-            -2,
+            f"{WHEN}Exited by signal 2. The CPU time used is 0.1 seconds;\n{COMPLETED}".replace("{why}", "OWNER: job killed by owner"),
+            "CANCELLED", -2,
         ),
         (
-            "Tue Dec 23 16:34:13{year}: Exited with exit code 1. The CPU time used is 31911.0 seconds;\n\n"
-            "Tue Dec 23 16:34:13{year}: Completed <exit>; TERM_MEMLIMIT: job killed after reaching LSF memory usage limit;",
-            "FAILED",
-            1,
+            (EXITED + COMPLETED).replace("{code}", "1").replace("{why}", "MEMLIMIT: job killed after reaching LSF memory usage limit"),
+            "FAILED", 1,
         ),
         (
-            "Tue Dec 23 16:34:13{year}: Exited with exit code 140. The CPU time used is 1 seconds;\n"
-            "Tue Dec 23 16:34:13{year}: Completed <exit>; TERM_RUNLIMIT: job killed after reaching LSF run time limit;",
-            "TIMEOUT",
-            -12,
+            (EXITED + COMPLETED).replace("{code}", "140").replace("{why}", "RUNLIMIT: job killed after reaching LSF run time limit"),
+            "TIMEOUT", -12,
         ),
     ],
-)
+)  # fmt: skip
 def test_history(end: str, state: str, code: int) -> None:
     """How a job ended, after ``bjobs`` has forgotten it; with the second, and with the year where it is written."""
     text = BHIST.format(end=end, year="").replace("{year}", " 2025")
@@ -264,15 +262,13 @@ def test_history(end: str, state: str, code: int) -> None:
 def test_history_of_an_array_and_of_what_runs() -> None:
     """Each task has its own end; one that runs, or runs again, has none."""
     done = "Tue Dec 23 16:34:13: Done successfully. The CPU time used is 0.1 seconds;"
-    again = "Tue Dec 23 16:34:13: Exited with exit code 1. The CPU time used is 1 seconds;\n" + (
-        "Tue Dec 23 16:34:14: Pending: Job has been requeued;"
-    )
+    again = f"{EXITED.format(year='', code=1)}Tue Dec 23 16:34:14: Pending: Job has been requeued;"
     parts = [("9[1]", done), ("9[2]", ""), ("9[3]", again)]
     text = "-----\n".join(BHIST.format(end=end, year="").replace("<9>", f"<{name}>", 1) for name, end in parts)
     assert list(LSF().read_account(Completed((), 0, text))) == ["9[1]"]
     assert LSF().read_account(Completed((), 255, "", "No matching job found\n")) == {}
     with pytest.raises(SchedulerError):
-        LSF().read_account(Completed((), 255, "", "lsb.events: Permission denied"))
+        LSF().read_account(Completed(("bhist",), 255, "", "lsb.events: Permission denied"))
 
 
 # --- cancel and find

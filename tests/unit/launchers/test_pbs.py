@@ -191,6 +191,18 @@ def test_plain_form_is_the_fallback(answer: Completed) -> None:
     }
 
 
+def test_old_plain_form() -> None:
+    """A ``qstat`` that knows neither JSON nor ``-w`` is asked for folded lines, which are read as well."""
+    pbs = PBS()
+    for _ in range(2):
+        (command,) = pbs.status(["102.pbshost"])
+        assert seen(Completed(command.argv, 2, "", "qstat: invalid option"), pbs) == "?again"
+    (command,) = pbs.status(["102.pbshost"])
+    assert command.argv == ("env", "TZ=UTC", "qstat", "-f", "-x", "102.pbshost")
+    done = ended(command, recorded("23.06.06/odd-long-variable-f.txt"))
+    assert seen(done, pbs) == {"102.pbshost": "PENDING - 1795314704 H: held"}
+
+
 def test_a_server_that_is_down_teaches_nothing() -> None:
     """Its empty answer in good JSON is an error, and no reason to ask otherwise."""
     pbs = PBS()
@@ -358,6 +370,22 @@ def test_torque(state: str, more: str, proof: object) -> None:
     proofs = torque.read_status(done)
     assert ((proofs["7.head"].state, proofs["7.head"].code) if proofs else None) == proof
     assert torque.find_read(done, ["m-1"]) == {"m-1": "7.head"}
+
+
+def test_torque_wrappers() -> None:
+    """Wrappers around another scheduler indent by a tab, print bare numbers, and tell no exit status: no evidence."""
+    torque = PBS(torque=True)
+    text = (
+        "Job Id:\t1\n\tJob_Name = m-1.sh\n\tjob_state = {}\n\tqtime = Sun Nov 22 13:16:50 2026\n\texec_host = n1/1\n\n"
+    )
+    (command,) = torque.status(["1"])
+    assert torque.read_status(Completed(command.argv, 0, text.format("R")))["1"].state is JobState.RUNNING
+    assert torque.read_status(Completed(command.argv, 0, text.format("C"))) == {}
+    assert torque.find_read(Completed(command.argv, 0, text), ["m-1"]) == {"m-1": "1"}
+    assert torque.task("1", 2) == "1[2]"
+    torque.cancelled(Completed(("qdel", "1"), 1))
+    with pytest.raises(SchedulerError):
+        PBS().cancelled(Completed(("qdel", "1"), 1))
 
 
 def test_torque_arrays() -> None:

@@ -178,7 +178,7 @@ def test_the_users_filters_are_off() -> None:
         ("BOOT_FAIL", JobState.FAILED, "BOOT_FAIL: "),
         ("OUT_OF_MEMORY", JobState.FAILED, "OUT_OF_MEMORY: it used more memory"),
         ("DEADLINE", JobState.TIMEOUT, "DEADLINE: "),
-        ("REVOKED", JobState.CANCELLED, "REVOKED: "),
+        ("REVOKED", JobState.PENDING, "REVOKED"),
         ("CONFIGURING", JobState.PENDING, "CONFIGURING"),
         ("SPECIAL_EXIT", JobState.PENDING, "SPECIAL_EXIT"),
         ("REQUEUE_HOLD", JobState.PENDING, "REQUEUE_HOLD"),

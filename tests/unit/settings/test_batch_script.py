@@ -419,6 +419,17 @@ def test_names_that_are_no_identifiers(shell: str, others: int, tmp_path: Path) 
     assert {"SSDB_a-b=1.2.3.4:1", "SSDB=x", "0=y"} <= set((tmp_path / "0.out").read_text().splitlines())
 
 
+def test_variables_are_unset_for_one_member_alone(job: Job) -> None:
+    """None takes a variable away from a member, also when its program's path has an equals sign in it."""
+    program = job.root / "a=b"
+    program.write_text('#!/bin/sh\nprintf "%s|%s" "${GONE-gone}" "${ASIM_GONE-gone}"\n')
+    program.chmod(0o755)
+    env = (("GONE", None), ("ASIM_GONE", None))
+    text = job.text(job.member(1, str(program), env=env), job.member(2, str(program)))
+    assert job.run(text, GONE="here", ASIM_GONE="here").code == 0
+    assert [(job.root / f"{key}.out").read_text() for key in (1, 2)] == ["gone|gone", "here|here"]
+
+
 def test_variables_that_asim_does_not_own_cannot_harm_the_script(job: Job) -> None:
     """A member without PATH, or with another, is told of as any other."""
     env = (("PATH", "/nowhere"), ("IFS", "1"))

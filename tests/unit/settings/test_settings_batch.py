@@ -113,6 +113,15 @@ def test_array_script():
     )
 
 
+@pytest.mark.parametrize(
+    ("limit", "written"), [(None, "0"), (0.5, "0.5"), (90.0, "90"), (2_592_001.0, "2592001"), (1e-5, "0.00001")]
+)
+def test_time_limits_are_plain_numbers(limit, written):
+    """A time limit is a number that every sleep(1) knows, with nothing lost of a month, and never by accident none."""
+    member = Member(key=1, cwd="/w", argv=("x",), limit=limit)
+    assert f"asim_member 1 /w '' '' {written} x\n" in SbatchSettings().script(CONTEXT, [member])
+
+
 def test_pbs_directives():
     """Files and name, chunks, other resources, other options; never -V by itself."""
     settings = QsubBatchSettings(2, 4, "30:00:00", "q1", "acc", {"mem": "2gb"}, {"r": "n", "h": True})

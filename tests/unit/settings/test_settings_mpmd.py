@@ -52,10 +52,10 @@ def test_aprun_mpmd(step):
 
 
 def test_mpi_mpmd(step):
-    """The MPI commands take an environment for each program."""
+    """The MPI commands take an environment and a directory for each program: neither is passed on to the next."""
     done = step(pair(MpirunSettings, {"A": "1"}, {"A": "2"}), launcher="slurm")
     first = ("mpirun", "--wdir", "/w/sim", "-x", "A=1", "--n", "1", "x", "a b")
-    assert done.argv == (*first, ":", "--n", "2", "-x", "A=2", "y", "c $d")
+    assert done.argv == (*first, ":", "--n", "2", "--wdir", "/w/sim", "-x", "A=2", "y", "c $d")
 
 
 @pytest.mark.parametrize(
