@@ -18,6 +18,7 @@ if _TYPE_CHECKING:
     from .entities.model import Model as Model
     from .entities.orchestrator import Orchestrator as Orchestrator
     from .errors import AgentError as AgentError
+    from .errors import AllocationError as AllocationError
     from .errors import AsimError as AsimError
     from .errors import ConfigError as ConfigError
     from .errors import ConfigTypeError as ConfigTypeError
@@ -72,7 +73,7 @@ __all__, __getattr__, __dir__ = _exports(
         ".entities.mlobjects": "Function MLModel Script",
         ".entities.model": "Model",
         ".entities.orchestrator": "Orchestrator",
-        ".errors": "AgentError AsimError ConfigError ConfigTypeError DatabaseConnectionError DatabaseError"
+        ".errors": "AgentError AllocationError AsimError ConfigError ConfigTypeError DatabaseConnectionError DatabaseError"
         " DatabaseTimeout EntityExistsError FileActionError JobFailed KeyNotFoundError MissingExtraError MissingFileError SubmitError TemplateError UnsupportedError UserStrategyError",
         ".experiment": "Experiment",
         ".launchers.base": "Usage",

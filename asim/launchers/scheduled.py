@@ -111,7 +111,9 @@ class ScheduledLauncher:
         processes = [key for key in keys if not self._tracker.has(key)]
         if processes:
             await self._inner.cancel(processes, grace)
+        unstarted = self._tracker.unstarted(keys)
         ids, told = self._tracker.to_cancel(keys)
+        told += unstarted
         if told:
             folders = self._folders()
             await self.files([("write", f"{folders.stops}/{key}", "", 0o666) for key in told])

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from itertools import accumulate
 
 from ..errors import SubmitError, UnsupportedError, allowed
+from ..settings import SbatchSettings
 from ._slurm_states import doubtful, evidence, ids
 from .base import JobStatus
 from .dialect import Batch, Command, Completed, SchedulerError
@@ -82,11 +83,16 @@ class Slurm:
     most = 1000  # MaxArraySize is 1001 where nobody set it, and one more than the largest number
 
     def submit(self, batch: Batch) -> Command:
-        """``sbatch --parsable``, with ``--array`` for arrays, whose tasks share the script's own output file."""
+        """``sbatch --parsable``, with ``--array`` for arrays, whose tasks share the script's own output file.
+
+        :raises UnsupportedError: a job for another cluster, or an array of heterogeneous jobs.
+        """
         for key in ("clusters", "M"):
             if key in batch.settings.batch_args:
                 what = "jobs are followed on one cluster only, the default one of the host"
                 raise UnsupportedError(allowed(f"batch_args[{key!r}]", batch.settings.batch_args[key], what))
+        if batch.size and isinstance(batch.settings, SbatchSettings) and batch.settings.components:
+            raise UnsupportedError(allowed("pack", "array", "Slurm has no arrays of heterogeneous jobs"))
         *head, script = batch.settings.submit_argv(batch.script)
         return Command((*head, *_array(batch), script))
 

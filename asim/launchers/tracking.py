@@ -18,6 +18,7 @@ SETTLE = 2.0
 """Seconds that a member's file may come after the scheduler's word that the job has ended (a shared file system)."""
 HELD = 20.0
 """Seconds after which a member that was killed in a job that goes on counts as failed."""
+_NOTHING = JobStatus(JobState.LOST, 0.0)
 Evidence = list[tuple[JobKey, JobStatus]]
 
 
@@ -28,7 +29,10 @@ class _Member:
     :ivar run: how often the scheduler has run it again.
     :ivar started_at: when it told that it runs; None: it does not.
     :ivar held: it was killed by a signal; why is not known yet.
+    :ivar said: what the scheduler said last while it had not ended.
     :ivar verdict: the scheduler's word about the end of its job or task, and when that came.
+    :ivar missed_at: since when no answer mentions it, though one should.
+    :ivar gone_at: when the last of these answers came.
     """
 
     key: JobKey
@@ -42,6 +46,9 @@ class _Member:
     verdict: JobStatus | None = None
     verdict_at: float = 0.0
     judged: bool = False
+    said: tuple[JobState, str] | None = None
+    missed_at: float | None = None
+    gone_at: float = 0.0
 
 
 @dataclass(slots=True)
@@ -49,8 +56,6 @@ class _Job:
     """One submit.
 
     :ivar tasks: id of a task -> its member; empty for what is no array.
-    :ivar missed_at: since when no answer mentions it.
-    :ivar gone_at: when the last of these answers came.
     """
 
     id: str
@@ -58,8 +63,6 @@ class _Job:
     tasks: dict[str, _Member] = field(default_factory=dict)
     waiting: bool = True
     seen_at: float = 0.0
-    missed_at: float | None = None
-    gone_at: float = 0.0
 
 
 class Tracker:
@@ -73,8 +76,6 @@ class Tracker:
         self._jobs: dict[str, _Job] = {}
         self._members: dict[JobKey, _Member] = {}
         self._early: dict[JobKey, list[tuple[str, str]]] = {}
-
-    # -- what there is
 
     def expect(self, keys: Iterable[JobKey]) -> None:
         """These are about to be submitted: they may tell of themselves before the scheduler has said that it took them."""
@@ -112,8 +113,6 @@ class Tracker:
         """The members that have not ended."""
         return list(self._members)
 
-    # -- stopping
-
     def to_cancel(self, keys: Collection[JobKey]) -> tuple[list[str], list[JobKey]]:
         """How these are stopped: ids of jobs and tasks for the scheduler, and members whose script must be told."""
         wanted = {key: member for key in keys if (member := self._members.get(key))}
@@ -132,14 +131,19 @@ class Tracker:
         return ids, told
 
     def never_started(self, keys: Iterable[JobKey]) -> Evidence:
-        """Those of these whose job waits in the queue: they will find that they are not to start."""
-        found = [key for key in keys if key in self._members and self._jobs[self._members[key].job].waiting]
-        out: Evidence = []
-        for key in found:
-            out += self._end(self._members[key], JobStatus(JobState.CANCELLED, 0.0, reason="stopped before it started"))
-        return out
+        """Those of these that wait in the queue: they will find that they are not to start."""
+        found = [member for key in keys if (member := self._members.get(key)) and self._waits(member)]
+        end = JobStatus(JobState.CANCELLED, 0.0, reason="stopped before it started")
+        return [row for member in found for row in self._end(member, end)]
 
-    # -- what members say
+    def unstarted(self, keys: Iterable[JobKey]) -> list[JobKey]:
+        """Tasks of arrays that wait in the queue. (Slurm has nothing to say of those that are cancelled then.)"""
+        found = [member for key in keys if (member := self._members.get(key)) and self._jobs[member.job].tasks]
+        return [member.key for member in found if self._waits(member)]
+
+    def _waits(self, member: _Member) -> bool:
+        running = member.started_at is not None or (member.said and member.said[0] is JobState.RUNNING)
+        return not running if self._jobs[member.job].tasks else self._jobs[member.job].waiting
 
     def files(self, found: Iterable[tuple[str, str]], now: float) -> Evidence:
         """New files of members: name and text.
@@ -163,7 +167,7 @@ class Tracker:
     def _started(self, member: _Member, number: int, text: str, now: float) -> Evidence:
         if number < member.run:
             return []
-        member.run, member.started_at, member.held = number, now, None
+        member.run, member.started_at, member.held, member.said = number, now, None, None
         self._jobs[member.job].waiting = False
         return [(member.key, start_of(text))]
 
@@ -178,8 +182,6 @@ class Tracker:
         member.run, member.held, member.held_at = number, end.status, now
         return self._conclude(member) if member.verdict or (member.asked and not member.alone) else []
 
-    # -- what the scheduler says
-
     def statuses(self, found: Mapping[str, JobStatus], asked: Iterable[str], now: float, final: bool) -> Evidence:
         """An answer about jobs and tasks.
 
@@ -187,7 +189,6 @@ class Tracker:
         :param final: it is the judge's.
         """
         out: Evidence = []
-        mentioned: set[str] = set()
         for job in [self._jobs[name] for name in asked if name in self._jobs]:
             rows = [(member, found[task]) for task, member in job.tasks.items() if task in found]
             if job.id in found:
@@ -196,12 +197,15 @@ class Tracker:
                 whole = found[job.id]  # of an array: what holds for the tasks that have not begun
                 rows += [(m, whole) for m in rest if m.started_at is None or not job.tasks or whole.state.terminal]
             if rows:
-                mentioned.add(job.id)
                 job.waiting = all(status.state in (JobState.NEW, JobState.PENDING) for _, status in rows)
-                job.seen_at, job.missed_at = now, None
-            elif not final:
-                job.missed_at = now if job.missed_at is None else job.missed_at
-                job.gone_at = now
+                job.seen_at = now
+            seen = {member.key for member, _ in rows}
+            for member in job.members.values():  # tasks that were cancelled while they waited may be gone by themselves
+                if member.key in seen:
+                    member.missed_at = None
+                elif not final:
+                    member.missed_at = now if member.missed_at is None else member.missed_at
+                    member.gone_at = now
             for member, status in rows:
                 if member.key in self._members:
                     out += self._status(member, status, now, final)
@@ -213,7 +217,8 @@ class Tracker:
             if again and now > (member.started_at or 0.0) + SETTLE:  # before, the answer may be older than the start
                 member.started_at = member.held = member.verdict = None
                 member.run, member.judged = member.run + 1, False
-            return [(member.key, status)]
+            said, member.said = member.said, (status.state, status.reason)
+            return [(member.key, status)] if member.said != said else []  # thousands may wait, and nothing changes
         if member.verdict is None:
             member.verdict_at = now
         member.verdict, member.judged = status, member.judged or final
@@ -222,7 +227,7 @@ class Tracker:
     def doubtful(self, now: float) -> list[str]:
         """Jobs that the accounting should be asked about: ended, or gone, and nothing has said how."""
         ended = [member.job for member in self._members.values() if self._ripe(member, now) and not member.judged]
-        gone = [job.id for job in self._jobs.values() if job.missed_at is not None]
+        gone = [member.job for member in self._members.values() if member.missed_at is not None]
         return list(dict.fromkeys([*ended, *gone]))
 
     def judged(self, jobs: Iterable[str]) -> None:
@@ -240,17 +245,17 @@ class Tracker:
             goes_on = not member.verdict and now > member.held_at + HELD and job.seen_at > member.held_at
             if (self._ripe(member, now) and member.judged) or (member.held and goes_on):
                 out += self._conclude(member)
-            elif job.missed_at is not None:
-                out += self._missing(member, job, job.gone_at - job.missed_at)
+            elif member.missed_at is not None:
+                out += self._missing(member, member.gone_at - member.missed_at)
         return out
 
-    def _missing(self, member: _Member, job: _Job, since: float) -> Evidence:
-        """No answer has mentioned its job for so many seconds."""
+    def _missing(self, member: _Member, since: float) -> Evidence:
+        """No answer has mentioned it for so many seconds."""
         if member.asked and member.judged and since >= SETTLE:
             return self._conclude(member)
         if since < self._lost_after:
             return []
-        words = f"job {job.id} is in no answer of the scheduler any more, and nothing tells how it ended"
+        words = f"job {member.job} is in no answer of the scheduler any more, and nothing tells how it ended"
         return self._end(member, member.held or JobStatus(JobState.LOST, 0.0, reason=words))
 
     def due(self, now: float) -> float:
@@ -268,7 +273,8 @@ class Tracker:
         """The scheduler's word, and the member's own if it was killed."""
         verdict, held = member.verdict, member.held
         if member.asked and (verdict is None or verdict.state in (JobState.FAILED, JobState.LOST)):
-            return self._end(member, JobStatus(JobState.CANCELLED, _time(held or verdict), _code(held), "stopped"))
+            when, code = (held or verdict or _NOTHING).time, held.code if held else None
+            return self._end(member, JobStatus(JobState.CANCELLED, when, code, "stopped"))
         if verdict is None:
             return self._end(member, held) if held else []
         if member.asked and verdict.state is JobState.CANCELLED:
@@ -289,11 +295,3 @@ class Tracker:
         if not job.members:
             del self._jobs[member.job]
         return [(member.key, status)]
-
-
-def _time(status: JobStatus | None) -> float:
-    return status.time if status else 0.0
-
-
-def _code(status: JobStatus | None) -> int | None:
-    return status.code if status else None

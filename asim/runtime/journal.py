@@ -3,7 +3,8 @@
 ``<exp>/.asim/<run>.journal.jsonl`` is the driver's: a header for each agent, one line per job before it is submitted, and
 the ends that no agent has seen (cancelled while it waited, say).
 ``<exp>/.asim/<run>.exits.jsonl`` is the agent's: starts and ends as they happen, also when no driver is left.
-A *run* is one Experiment object's life; its token sorts by time. Both files only ever grow by whole lines.
+``<exp>/.asim/<run>.ends/`` is the batch jobs': a file for each start and each end (:mod:`asim.settings.script`).
+A *run* is one Experiment object's life; its token sorts by time. The first two only ever grow by whole lines.
 """
 
 from __future__ import annotations
@@ -18,7 +19,9 @@ from pathlib import Path
 from typing import Any
 
 from ..agent.protocol import FileAction
+from ..launchers._told import end_of, start_of
 from ..launchers.base import JobKey, JobStatus, Launcher
+from ..launchers.batches import Folders
 from ..launchers.local import lines_of
 from ..plan import JobSpec
 from ..status import JobState
@@ -109,11 +112,29 @@ def read_history(experiment: str, but: str = "") -> list[dict[str, Any]]:
     for path in sorted(folder.glob("*.journal.jsonl")):
         token = path.name.removesuffix(".journal.jsonl")
         if token != but:
-            rows += _run(token, path.read_bytes(), records_path(experiment, token))
+            told = list(_told(Path(Folders.of(experiment, token).ends)))
+            rows += _run(token, path.read_bytes(), records_path(experiment, token), told)
     return rows
 
 
-def _run(token: str, journal: bytes, records: str) -> list[dict[str, Any]]:
+def _told(folder: Path) -> Iterator[tuple[JobKey, JobStatus]]:
+    """What members of batch jobs said of themselves; of one that was run again, of its last run."""
+    last: dict[int, int] = {}
+    for path in folder.glob("[0-9]*.[0-9]*.*"):
+        key, number, _ = path.name.split(".", 2)
+        if key.isdecimal() and number.isdecimal():
+            last[int(key)] = max(int(number), last.get(int(key), 0))
+    for key, number in last.items():
+        started, ended = ((folder / f"{key}.{number}.{kind}") for kind in ("start", "end"))
+        if started.exists():
+            yield JobKey(key), start_of(started.read_text(errors="replace"))
+        if ended.exists() and (end := end_of(ended.read_text(errors="replace"))):
+            yield JobKey(key), end.status
+
+
+def _run(
+    token: str, journal: bytes, records: str, told: Iterable[tuple[JobKey, JobStatus]]
+) -> list[dict[str, Any]]:
     agent: Mapping[str, Any] = {}
     absent = JobState.LOST
     rows: dict[int, dict[str, Any]] = {}
@@ -135,7 +156,7 @@ def _run(token: str, journal: bytes, records: str) -> list[dict[str, Any]]:
         else:
             rows[line["key"]] = _row(token, line, agent, absent)
     data = Path(records).read_bytes() if os.path.exists(records) else b""
-    for key, status in chain(ends, lines_of(data)):
+    for key, status in chain(told, ends, lines_of(data)):
         if key in rows:
             _apply(rows[key], status)
     starts: list[dict[str, Any]] = []
@@ -152,7 +173,7 @@ def _run(token: str, journal: bytes, records: str) -> list[dict[str, Any]]:
 def _apply(row: dict[str, Any], status: JobStatus) -> None:
     when = datetime.fromtimestamp(status.time, UTC)
     if status.state is JobState.RUNNING:
-        row.update(started_at=when, pid=status.pid)
+        row.update(started_at=when, pid=status.pid, host=status.host or row["host"])
     else:
         row.update(status=status.state.value, returncode=status.code, reason=status.reason, ended_at=when)
 

@@ -104,6 +104,8 @@ class Monitor:
                 status = status._replace(time=time.time())
             if not status.state.terminal:
                 self._move(job, status)
+                if status.pid is not None and job.pid is None and status.state is job.status:
+                    job._apply(status)  # the job's own word, after the scheduler's
                 if status.reason and status.reason != job.reason and status.state is job.status:
                     self.announce(job, status.reason)
             else:

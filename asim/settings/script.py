@@ -80,27 +80,39 @@ asim_keep() {
   true > "$1"
 }
 asim_wait() {
-  asim_hit=1 asim_code=
-  while [ -n "$asim_hit" ]; do
-    asim_hit= asim_last=$asim_code
+  asim_code= asim_gone=
+  while :; do
+    asim_last=$asim_code asim_hit=
     wait "$1"
     asim_code=$?
-    [ "$asim_code" != 127 ] || [ -z "$asim_last" ] || asim_code=$asim_last
+    [ "$asim_code$asim_gone" != 127gone ] || asim_code=$asim_last
+    [ "$asim_code" -lt 0 ] || [ "$asim_code" -gt 128 ] || break
+    kill -0 "$1" 2>/dev/null || asim_gone=gone
+    [ -z "$asim_gone" ] || [ -n "$asim_hit" ] || [ "$asim_code" != "$asim_last" ] || break
   done
   return "$asim_code"
 }
 asim_on() {
   for asim_signal in TERM USR1 USR2; do trap "asim_hit=1 asim_signal=$asim_signal; $1" "$asim_signal"; done
 }
+asim_family() {
+  ps -A -o pid= -o ppid= | awk -v top="$1" '
+    { parent[$1] = $2 }
+    END { for (one in parent) { for (up = one; up in parent && up != top && depth[one]++ < 99; ) up = parent[up]; if (up == top) print one } }'
+}
+asim_stop() {
+  asim_all=$(asim_family "$1")
+  kill -TERM ${asim_all:-$1} 2>/dev/null
+  sleep "$asim_grace"
+  kill -KILL ${asim_all:-$1} 2>/dev/null
+}
 asim_timer() {
   trap '[ "$!" = "$asim_child" ] || kill "$!"; exit' TERM
   sleep "$asim_limit" &
   wait "$!"
   true > "$asim_ends/.$asim_key.$asim_n.late"
-  kill -TERM "$asim_child"
-  sleep "$asim_grace" &
-  wait "$!"
-  kill -KILL "$asim_child"
+  trap '' TERM
+  asim_stop "$asim_child"
 }
 asim_member() {
   asim_key=$1 asim_cwd=$2 asim_out=$3 asim_err=$4 asim_limit=$5 asim_n=0 asim_words=
@@ -122,9 +134,11 @@ asim_member() {
   fi
   asim_child=$!
   [ "$asim_limit" = 0 ] || { asim_timer & asim_timer=$!; }
+  asim_rest="$(date +%s.%N) $(uname -n) $asim_child"
   asim_on "$asim_forward"
-  asim_tell "$asim_key.$asim_n.start" "$(date +%s.%N) $(uname -n) $asim_child"
+  asim_tell "$asim_key.$asim_n.start" "$asim_rest"
   asim_wait "$asim_child"
+  trap '' TERM USR1 USR2
   [ "$asim_limit" = 0 ] || kill "$asim_timer"
   [ ! -e "$asim_ends/.$asim_key.$asim_n.late" ] || asim_words="time limit"
   asim_end "$asim_code" "$asim_words"
@@ -132,7 +146,9 @@ asim_member() {
 }
 """
 """The functions of every script. (The timer is forked before traps are set: dash loses signals that come before a new
-process has let go of the traps that it was born with, and what is lost here would run on.)"""
+process has let go of the traps that it was born with, and what is lost here would run on. A ``wait`` that a signal cut
+short looks like a death by that signal, and bash may say so late, after the trap has run: so such a code is believed
+only of a process that is gone, and when it was heard twice. No trap may run where ``$(`` is read: bash 5.2 gives up.)"""
 
 STOP = """\
 asim_watch() {
@@ -144,8 +160,7 @@ asim_watch() {
       read -r asim_i asim_i asim_child 2>/dev/null < "$asim_ends/$asim_key.$asim_n.start" || continue
       asim_keys="${asim_keys%%" $asim_key "*} ${asim_keys#*" $asim_key "}"
       [ ! -e "$asim_ends/$asim_key.$asim_n.end" ] || continue
-      kill -TERM "$asim_child"
-      ( sleep "$asim_grace"; [ -e "$asim_ends/$asim_key.$asim_n.end" ] || kill -KILL "$asim_child" ) &
+      asim_stop "$asim_child" &
     done
   done
 }

@@ -75,6 +75,9 @@ class FakeLauncher:
             self._running[key] = None
             loop.call_soon(self._start, key, outcome)
 
+    async def serve(self) -> None:
+        """Timers go on by themselves."""
+
     async def poll(self, keys: Collection[JobKey]) -> None:
         self.calls.append("poll")
 

@@ -17,7 +17,7 @@ from typing import Any
 import asyncssh
 
 from ..errors import AgentError
-from .sshlink import CUT, opened
+from .sshlink import CUT, Connected, opened, was_cut
 
 MARK = b"\nASIM-LINK "
 NOISE = 1 << 20
@@ -105,10 +105,23 @@ async def shell(connection: asyncssh.SSHClientConnection, script: str, timeout: 
         raise AgentError(f"a command could not be run there: {exc}") from exc
     output = _bytes(done.stdout)
     _, mark, line = output.rpartition(MARK)
+    if not mark and done.exit_status is None and done.exit_signal is None:
+        raise AgentError("a command could not be run there: the link is cut") from ConnectionError()
     if not mark:
         said = (output[-1000:] + b"\n" + _bytes(done.stderr)[-1000:]).decode(errors="replace").strip()
         raise AgentError(f"the far side did not answer as expected (exit code {done.exit_status}): {said}")
     return line.partition(b"\n")[0].decode(errors="surrogateescape").split(" ", 2)
+
+
+async def ask(connected: Connected, script: str, timeout: float | None = SLOW) -> list[str]:
+    """As :func:`shell`, again over the new link when this one is cut: for what may be done twice."""
+    while True:
+        live = await connected()
+        try:
+            return await shell(live, script, timeout)
+        except AgentError as exc:
+            if not isinstance(exc.__cause__, CUT) or not await was_cut(live):
+                raise
 
 
 def _bytes(data: Any) -> bytes:

@@ -15,7 +15,7 @@ import asyncssh
 from anyio import to_thread
 
 from ..errors import AgentError
-from .farshell import SLOW, Far, prepare, serve, shell
+from .farshell import SLOW, Far, ask, prepare, serve, shell
 from .options import SSHOptions
 from .package import package
 from .resume import Resumable
@@ -124,11 +124,10 @@ class SSHAgent:
 
         :raises AgentError: there is no link, or it cannot be read.
         """
-        live = await self._connected(patience)
         code = "import base64,os,sys;p=sys.argv[1];d=open(p,'rb').read() if os.path.exists(p) else b'';"
         code += "print('\\nASIM-LINK file '+base64.b64encode(d).decode())"
         command = replace(self.far, agent="-c").command(code, path)
-        return base64.b64decode((await shell(live, command + " </dev/null"))[1])
+        return base64.b64decode((await ask(lambda: self._connected(patience), command + " </dev/null"))[1])
 
     async def close(self) -> None:
         """Close forwards and the link. The daemon goes on, unless it was told to end."""

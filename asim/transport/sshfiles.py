@@ -21,10 +21,9 @@ import asyncssh
 from anyio import to_thread
 
 from ..errors import AgentError, FileActionError
-from .farshell import Far, shell
-from .sshlink import CUT, opened, was_cut
+from .farshell import Far, ask
+from .sshlink import Connected, opened, was_cut
 
-Connected = Callable[[], Awaitable[asyncssh.SSHClientConnection]]
 Print = tuple[int, str]
 """Size and SHA-256."""
 AT_ONCE = 8
@@ -254,12 +253,5 @@ async def _far_prints(connected: Connected, far: Far, paths: Sequence[str]) -> l
     """The same there, by one program that remembers what it has looked at."""
     command = far.command("digests", f"{far.cache}/digests.json")
     script = f"{command} <<'ASIM-END'\n{json.dumps(list(paths))}\nASIM-END\n"
-    while True:
-        live = await connected()
-        try:
-            answer = await shell(live, script, timeout=None)
-            break
-        except AgentError as exc:
-            if not isinstance(exc.__cause__, CUT) or not await was_cut(live):
-                raise
+    answer = await ask(connected, script, None)
     return [None if row is None else (row[0], row[1]) for row in json.loads(" ".join(answer[1:]))]

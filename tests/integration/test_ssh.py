@@ -3,6 +3,8 @@
 import asyncio
 import os
 import signal
+import socket
+import subprocess
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -186,6 +188,30 @@ async def test_a_wrong_key_is_told(sshd, tmp_path):
             pass
 
 
+@pytest.fixture
+def ssh_agent(sshd, tmp_path_factory, monkeypatch):
+    """An SSH agent that has the user's key."""
+    path = tmp_path_factory.mktemp("agent") / "sock"
+    with subprocess.Popen(["ssh-agent", "-D", "-a", str(path)], stdout=subprocess.DEVNULL) as child:
+        monkeypatch.setenv("SSH_AUTH_SOCK", str(path))
+        while subprocess.run(["ssh-add", "-q", f"{sshd.place}/id"], capture_output=True, check=False).returncode:
+            assert child.poll() is None
+        yield
+        child.terminate()
+
+
+async def test_keys_of_an_ssh_agent(sshd, ssh_agent, tmp_path, monkeypatch):
+    """Without a key of its own the local SSH agent's is used, and programs there have the agent only if that is asked for."""
+    for forwarding, code in ((True, 0), (False, 2)):
+        options = sshd.options(identity_files=None, agent_forwarding=forwarding)
+        async with connected(options, tmp_path) as (_, connection, *_):
+            assert (await connection.run(["ssh-add", "-l"])).code == code
+    monkeypatch.delenv("SSH_AUTH_SOCK")
+    with pytest.raises(AgentError, match="does not let .* in"):
+        async with connected(sshd.options(identity_files=None), tmp_path):
+            pass
+
+
 async def test_nobody_there(tmp_path, free_tcp_port):
     """A port where nobody listens is an error in words."""
     with pytest.raises(AgentError, match="127.0.0.1 cannot be reached"):
@@ -195,14 +221,11 @@ async def test_nobody_there(tmp_path, free_tcp_port):
 
 async def test_a_server_that_says_nothing(tmp_path):
     """A port that accepts and is silent is given up after the time that is set."""
-    server = await asyncio.start_server(lambda *_: asyncio.sleep(5), "127.0.0.1", 0)
-    try:
-        port = server.sockets[0].getsockname()[1]
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        options = SSHOptions(port=server.getsockname()[1], config=(), connect_timeout=0.3)
         with pytest.raises(AgentError, match="127.0.0.1 did not answer within 0.3 s"):
-            async with connected(SSHOptions(port=port, config=(), connect_timeout=0.3), tmp_path):
+            async with connected(options, tmp_path):
                 pass
-    finally:
-        server.close()
 
 
 async def test_config_files_and_jumps(sshd, tmp_path):

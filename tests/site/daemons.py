@@ -88,15 +88,29 @@ class Daemons:
             raise AssertionError(f"{error}{self.logs()}") from None
 
 
-def kill_jobs(directory: Path, mark: str) -> None:
+def kill_jobs(directory: Path, mark: str, keeper: str) -> None:
     """End jobs that outlived their daemons: processes whose environment has this directory's path and ``mark``.
 
     A person's shell with the site's exports is none of them: it has no job's number.
+
+    :param keeper: the program that looks after a job, which may have overwritten its environment; it is known by the
+        files that it has open.
     """
-    for entry in Path("/proc").iterdir():
-        if entry.name.isdigit() and int(entry.name) != os.getpid() and _has(entry, f"{directory}/", mark):
+
+    def one_round() -> list[int]:
+        own = str(os.getpid())
+        others = [entry for entry in Path("/proc").iterdir() if entry.name.isdigit() and entry.name != own]
+        pids = [int(entry.name) for entry in others if _is_job(entry, directory, mark, keeper)]
+        for pid in pids:
             with contextlib.suppress(ProcessLookupError, PermissionError):
-                os.kill(int(entry.name), signal.SIGKILL)
+                os.kill(pid, signal.SIGKILL)
+        return pids
+
+    until(lambda: not one_round(), 10, "the end of jobs")  # one that was about to be started is seen in the next round
+
+
+def _is_job(entry: Path, directory: Path, mark: str, keeper: str) -> bool:
+    return _has(entry, f"{directory}/", mark) or (_name(entry) == keeper and _opened(entry, directory))
 
 
 def _has(entry: Path, *texts: str) -> bool:
@@ -107,12 +121,30 @@ def _has(entry: Path, *texts: str) -> bool:
     return all(text.encode() in environment for text in texts)
 
 
+def _name(entry: Path) -> str:
+    try:
+        return (entry / "comm").read_text().strip()
+    except OSError:
+        return ""
+
+
+def _opened(entry: Path, directory: Path) -> bool:
+    """Whether it has a file below this directory open."""
+    with contextlib.suppress(OSError):
+        return any(os.readlink(link).startswith(f"{directory}/") for link in (entry / "fd").iterdir())
+    return False
+
+
+def leave_on_sigterm() -> None:
+    """From now on SIGTERM ends this program as Ctrl-C does: what was started is stopped."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit())
+
+
 def stay(exports: Mapping[str, str]) -> None:
     """For a site that is started by hand: print its environment, and stay until Ctrl-C or SIGTERM."""
     for name, value in exports.items():
         print(f"export {name}={value}")
     sys.stdout.flush()
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit())
     with contextlib.suppress(KeyboardInterrupt, SystemExit):
         while True:
             signal.pause()

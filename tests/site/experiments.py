@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import os
-import shlex
 import shutil
+import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,15 +14,19 @@ from typing import Any
 import anyio
 import pytest
 
-from asim import Ensemble, Experiment, RunSettings, SbatchSettings
+from asim import Experiment, RunSettings, SbatchSettings
 from asim.runtime.group import JobGroup
 from asim.runtime.job import Job
 from asim.status import JobState
 from tests.conftest import BACKENDS
 from tests.integration.conftest import alive, until
+from tests.servers import until as wait_until
 from tests.site.slurm import SlurmSite
 
-__all__ = ["C", "F", "L", "P", "R", "T", "X", "Lab", "accounted", "alive", "anyio_backend", "gone", "lab", "until"]
+__all__ = [
+    "Allocated", "C", "F", "L", "Lab", "P", "R", "T", "X", "accounted", "alive", "allocation", "anyio_backend", "ends", "lab",
+    "processes", "state_of", "until", "wait_until",
+]  # fmt: skip
 
 C, F, L, P = JobState.COMPLETED, JobState.FAILED, JobState.LOST, JobState.PENDING
 R, T, X = JobState.RUNNING, JobState.TIMEOUT, JobState.CANCELLED
@@ -115,17 +120,11 @@ class Lab:
 
     def job_of(self, job: Job) -> str:
         """Slurm's id of the batch job that has this one, from the journal's notes."""
-        import json
-
-        for path in (
-            Path(job.spec.cwd).parent.glob("**/.asim/*.journal.jsonl"),
-            self.place.glob("*/.asim/*.journal.jsonl"),
-        ):
-            for file in path:
-                for line in file.read_text().splitlines():
-                    row = json.loads(line)
-                    if "batch" in row and job.key in row["keys"]:
-                        return str(row["batch"])
+        for file in self.place.glob("*/.asim/*.journal.jsonl"):
+            rows = [json.loads(line) for line in file.read_text().splitlines()]
+            found = [str(row["batch"]) for row in rows if "batch" in row and job.key in row["keys"]]
+            if found:
+                return found[-1]
         raise AssertionError(f"no batch job of {job.name}")
 
     def logs(self) -> str:
@@ -143,11 +142,6 @@ async def state_of(job: Job, state: JobState, within: float = 20) -> None:
     with anyio.fail_after(within):
         while job.status is not state:
             await anyio.sleep(0.01)
-
-
-def gone(mark: str) -> bool:
-    """Whether no process has this text in its command line."""
-    return not processes(mark)
 
 
 def processes(mark: str) -> list[int]:
@@ -172,3 +166,39 @@ def lab(slurm: SlurmSite, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> It
 def accounted(slurm_accounting: SlurmSite, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Lab]:
     """A user of a Slurm with accounting."""
     yield Lab(slurm_accounting, tmp_path, monkeypatch)
+
+
+class Allocated:
+    """An allocation that the driver is in, as ``salloc`` leaves it to its command.
+
+    :ivar id: the job's number.
+    """
+
+    def __init__(self, lab: Lab, nodes: int = 4, tasks: int = 64, *words: str) -> None:
+        self._lab, self._told = lab, lab.place / "salloc.env"
+        line = f"env -0 > {self._told}.new; mv {self._told}.new {self._told}; exec sleep 600"
+        argv = ["salloc", "-Q", f"-N{nodes}", f"-n{tasks}", *words, "sh", "-c", line]
+        self._process = subprocess.Popen(argv, env=lab.site.env, stdin=subprocess.DEVNULL, start_new_session=True)
+        wait_until(self._told.exists, 20, "the allocation")
+        pairs = (item.split("=", 1) for item in self._told.read_text().rstrip("\0").split("\0"))
+        self.env = {name: value for name, value in pairs if name.startswith("SLURM") and name != "SLURM_CONF"}
+        self.id = self.env["SLURM_JOB_ID"]
+
+    def enter(self) -> None:
+        """Experiments that are made from now on are in it."""
+        for name, value in self.env.items():
+            self._lab.environ.setenv(name, value)
+
+    def end(self) -> None:
+        """Give it back."""
+        self._process.terminate()
+        self._process.wait(20)
+
+
+@pytest.fixture
+def allocation(lab: Lab) -> Iterator[Allocated]:
+    """All four nodes, with the driver inside."""
+    allocation = Allocated(lab)
+    allocation.enter()
+    yield allocation
+    allocation.end()

@@ -19,7 +19,7 @@ import pytest
 
 from tests.conftest import missing
 from tests.servers import until
-from tests.site.daemons import SBIN, Daemons, lacking, stay
+from tests.site.daemons import SBIN, Daemons, lacking, leave_on_sigterm, stay
 
 ENTER = """\
 h=$1 d=$2; shift 2; hostname "$h"; mount --bind "$d/hosts" /etc/hosts; mount --bind "$d/$h/hostname" /etc/hostname
@@ -88,6 +88,7 @@ class VirtualHosts(Daemons):
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(int(pid), 9)
             until(lambda: not self._ip("netns", "pids", self.space(name), check=False), 10, "the end of a host")  # noqa: B023
+            self._ip("link", "del", self._port(name), check=False)
             self._ip("netns", "del", self.space(name), check=False)
         self._ip("link", "del", self.bridge, check=False)
 
@@ -186,6 +187,7 @@ def hosts(tmp_path_factory: pytest.TempPathFactory) -> Iterator[VirtualHosts]:
 
 def main(args: list[str]) -> None:
     """Make hosts, print where they are, and stay until Ctrl-C or SIGTERM."""
+    leave_on_sigterm()
     with VirtualHosts(Path(args[0]).absolute(), int(args[1]) if len(args) > 1 else 4) as site:
         stay({"ASIM_SSH_CONFIG": str(site.config), "ASIM_HOSTS": f"'{' '.join(site.addresses.values())}'"})
 

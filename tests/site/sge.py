@@ -16,7 +16,7 @@ import pytest
 
 from tests.conftest import missing
 from tests.servers import free_port, until
-from tests.site.daemons import READY_WITHIN, kill_jobs, stay
+from tests.site.daemons import READY_WITHIN, kill_jobs, leave_on_sigterm, stay
 from tests.site.hosts import VirtualHosts, need_hosts
 
 PROGRAMS = Path("/usr/lib/gridengine")
@@ -73,7 +73,7 @@ class SgeSite(VirtualHosts):
                 self.run("qconf", "-km", check=False)
         finally:
             super().__exit__()
-            kill_jobs(self.directory, "JOB_ID=")
+            kill_jobs(self.directory, "JOB_ID=", "sge_shepherd")
 
     def clear(self) -> None:
         """Delete all jobs and wait until none is left."""
@@ -178,6 +178,7 @@ def sge(sge_site: SgeSite) -> Iterator[SgeSite]:
 
 def main(args: list[str]) -> None:
     """Start a cell, print its environment, and stay until Ctrl-C or SIGTERM."""
+    leave_on_sigterm()
     with SgeSite(Path(args[0]).absolute(), int(args[1]) if len(args) > 1 else 2) as site:
         stay({**site.own, "PATH": f"{site.directory}/bin:$PATH"})
 

@@ -18,81 +18,11 @@ import pytest
 
 from tests.conftest import missing
 from tests.servers import free_port, until
-from tests.site.daemons import READY_WITHIN, SBIN, Daemons, kill_jobs, lacking, stay
+from tests.site.daemons import READY_WITHIN, SBIN, Daemons, kill_jobs, lacking, leave_on_sigterm, stay
+from tests.site.slurm_conf import CONF, DBD, WITH, WITHOUT
 
 PROGRAMS = ("slurmctld", "slurmd", "munged", "sbatch")
 ACCOUNTING = ("slurmdbd", "mariadbd", "mariadb-install-db", "mariadb")
-CONF = """\
-ClusterName=asimtest
-SlurmctldHost={host}({address})
-SlurmctldPort={port}
-SlurmUser=root
-SlurmdUser=root
-AuthType=auth/munge
-AuthInfo=socket={d}/munge.sock
-CredType=cred/munge
-StateSaveLocation={d}/state
-SlurmdSpoolDir={d}/spool/%n
-SlurmctldPidFile={d}/slurmctld.pid
-SlurmdPidFile={d}/slurmd.%n.pid
-SlurmctldLogFile={d}/log/slurmctld.log
-SlurmdLogFile={d}/log/slurmd.%n.log
-ProctrackType=proctrack/linuxproc
-TaskPlugin=task/none
-JobAcctGatherType=jobacct_gather/linux
-JobAcctGatherFrequency=1
-SelectType=select/cons_tres
-SelectTypeParameters=CR_CPU
-SchedulerType=sched/backfill
-SchedulerParameters=sched_interval=1,bf_interval=1,sched_min_interval=0,batch_sched_delay=0,requeue_delay=1
-PreemptType=preempt/partition_prio
-PreemptMode=REQUEUE
-MpiDefault=pmi2
-SwitchType=switch/none
-ReturnToService=2
-CommunicationParameters=NoInAddrAny,NoCtldInAddrAny
-SlurmdParameters=config_overrides
-MinJobAge={age}
-MaxJobCount=50000
-MaxArraySize=10001
-InactiveLimit=0
-KillWait=2
-Waittime=0
-MessageTimeout=10
-SlurmctldTimeout=60
-SlurmdTimeout=60
-TmpFS=/tmp
-{accounting}
-NodeName=n[1-{nodes}] NodeHostname={host} NodeAddr={address} Port=[{ports}] CPUs=16 RealMemory=4000 State=UNKNOWN
-PartitionName=debug Nodes=ALL Default=YES MaxTime=INFINITE State=UP OverSubscribe=NO PriorityTier=10 PreemptMode=OFF
-PartitionName=low Nodes=ALL MaxTime=INFINITE State=UP PriorityTier=1 PreemptMode=REQUEUE
-PartitionName=spare Nodes=ALL MaxTime=INFINITE State=UP PriorityTier=1 PreemptMode=CANCEL
-PartitionName=short Nodes=ALL MaxTime=10 State=UP
-PartitionName=closed Nodes=ALL State=DRAIN
-"""
-WITHOUT = "AccountingStorageType=accounting_storage/none\nJobCompType=jobcomp/filetxt\nJobCompLoc={d}/log/jobcomp.log"
-WITH = """\
-AccountingStorageType=accounting_storage/slurmdbd
-AccountingStorageHost=127.0.0.1
-AccountingStoragePort={dbd}
-AccountingStoragePass={d}/munge.sock
-AccountingStorageEnforce=associations,limits,qos"""
-DBD = """\
-AuthType=auth/munge
-AuthInfo=socket={d}/munge.sock
-DbdHost=localhost
-DbdAddr=127.0.0.1
-DbdPort={dbd}
-SlurmUser=root
-LogFile={d}/log/slurmdbd.log
-PidFile={d}/slurmdbd.pid
-StorageType=accounting_storage/mysql
-StorageHost=127.0.0.1
-StoragePort={db}
-StorageUser=slurm
-StoragePass=slurm
-StorageLoc=slurm_acct_db
-"""
 
 
 class SlurmSite(Daemons):
@@ -145,7 +75,9 @@ class SlurmSite(Daemons):
                 self.clear()
         finally:
             self.stop_all()
-            kill_jobs(self.directory, "SLURM_JOB_ID=")  # the jobs of a cluster whose controller did not answer any more
+            kill_jobs(
+                self.directory, "SLURM_JOB_ID=", "slurmstepd"
+            )  # the jobs of a cluster whose controller did not answer any more
 
     # -- for tests
 
@@ -193,9 +125,12 @@ class SlurmSite(Daemons):
         self.stop(name)
 
     def set_node(self, name: str, state: str) -> None:
-        """Set a node's state as an administrator would: ``down``, ``drain``, ``resume`` …"""
-        reason = () if state in ("resume", "undrain") else ("reason=test",)
-        self.run("scontrol", "update", f"nodename={name}", f"state={state}", *reason)
+        """Set a node's state as an administrator would: ``down``, ``drain``, ``resume`` … A node that is set down ends
+        its jobs, and comes back by itself when its daemon reports that they have ended.
+        """
+        usable = state in ("resume", "undrain")  # what is usable already refuses that
+        words = () if usable else ("reason=test",)
+        self.run("scontrol", "update", f"nodename={name}", f"state={state}", *words, check=not usable)
 
     # -- how it is made
 
@@ -299,6 +234,7 @@ def slurm_accounting(slurm_accounting_site: SlurmSite) -> Iterator[SlurmSite]:
 
 def main(args: list[str]) -> None:
     """Start a cluster, print its environment, and stay until Ctrl-C or SIGTERM."""
+    leave_on_sigterm()
     words = [word for word in args if word != "--accounting"]
     nodes = int(words[1]) if len(words) > 1 else 4
     with SlurmSite(Path(words[0]).absolute(), nodes, accounting="--accounting" in args) as site:

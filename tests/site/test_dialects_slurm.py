@@ -181,8 +181,9 @@ def test_reasons_for_waiting(user: Asker) -> None:
     until(lambda: {job: user.status(job)[job].reason for job in wanted} == wanted, 20)
 
 
+@pytest.mark.slow
 def test_a_node_is_lost(user: Asker, slurm: SlurmSite) -> None:
-    """A job that cannot start again has failed, and says why; one that can waits again, and says that."""
+    """A job that cannot start again has failed, and says why; one that can waits again and runs again, and says that."""
     once = user.take(user.batch("sleep 600", asked(nodelist="n3", no_requeue=True)))
     again = user.take(user.batch("sleep 600", asked(nodelist="n3", requeue=True)))
     user.until_states({once: R, again: R})
@@ -191,6 +192,7 @@ def test_a_node_is_lost(user: Asker, slurm: SlurmSite) -> None:
     assert found[once].reason == "NODE_FAIL: a node was lost on n3"
     assert found[once].code is None
     assert found[again].reason.endswith("requeued 1 time")
+    assert user.until_states({again: R})[again].reason == "requeued 1 time"
 
 
 def test_a_job_gives_way(user: Asker) -> None:

@@ -42,12 +42,12 @@ PURE = {
 }
 TOP = {"experiment", "factories", "databases", "launching", "outputs", "__init__"}
 FOLDERS = {
-    "entities": 1, "settings": 1, "agent": 1, "transport": 2, "launchers": 2, "database": 2, "engine": 2,
+    "entities": 1, "settings": 1, "agent": 1, "transport": 2, "launchers": 2, "wlm": 2, "database": 2, "engine": 2,
     "engine/backends": 2, "client": 2,
     "client/operations": 2, "runtime": 3, "ml": 3, "testing": 5, "testing/schedulers": 5,
 }  # fmt: skip
 PURE_PARTS = {
-    "launchers/base", "launchers/__init__", "launchers/batches", "launchers/dialect", "launchers/tracking", "launchers/_told", "launchers/pbs", "launchers/lsf", "launchers/_qstat", "database/address", "database/config", "database/security", "database/environment",
+    "launchers/base", "launchers/__init__", "launchers/batches", "launchers/dialect", "launchers/tracking", "launchers/_told", "launchers/pbs", "launchers/lsf", "launchers/slurm", "launchers/_slurm_states", "launchers/sge", "launchers/_qstat", "database/address", "database/config", "database/security", "database/environment",
     "database/planning", "database/placing", "database/objects", "database/targets", "database/__init__",
     "engine/protocol", "engine/__init__", "transport/options",
 }  # fmt: skip

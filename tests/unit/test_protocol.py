@@ -124,6 +124,26 @@ def test_frame_that_is_too_long_to_send(monkeypatch: pytest.MonkeyPatch) -> None
         frame("a" * 7)
 
 
+@pytest.mark.parametrize(
+    ("code", "stdout", "stderr", "words"),
+    [
+        (1, "out", " err\n", "qsub ended with code 1: err"),
+        (-9, "out\n", "\n", "qsub ended with code -9: out"),
+        (2, "", "", "qsub ended with code 2"),
+        (
+            None,
+            "",
+            "no such executable: qsub",
+            "qsub did not end in time or could not be run: no such executable: qsub",
+        ),
+        (1, "", "x" * 5000 + "end", "qsub ended with code 1: " + "x" * 1997 + "end"),
+    ],
+)
+def test_how_a_command_ended(code: int | None, stdout: str, stderr: str, words: str) -> None:
+    """The words have the command, its end, and the last of what it said, errors first."""
+    assert protocol.Completed(("qsub", "-z"), code, stdout, stderr).words() == words
+
+
 # -- what is in them
 
 

@@ -271,3 +271,12 @@ def test_find_without_accounts() -> None:
     assert SLURM.find_read(Completed(accounts.argv, 1, "", "Slurm accounting storage is disabled\n"), ["a"]) == {}
     with pytest.raises(SchedulerError):
         SLURM.find_read(Completed(live.argv, 1, "", "slurm_load_jobs error: Socket timed out"), ["a"])
+
+
+def test_no_arrays_of_heterogeneous_jobs() -> None:
+    """Slurm has none: that is said before anything is submitted."""
+    settings = SbatchSettings()
+    settings.add_het_component(SbatchSettings(2))
+    assert SLURM.submit(batch(settings)).argv[0] == "sbatch"
+    with pytest.raises(UnsupportedError, match="pack = 'array'"):
+        SLURM.submit(batch(settings, size=3))

@@ -311,3 +311,50 @@ def test_pbs_chunks_that_contradict_are_refused():
     settings.set_hostlist("a")
     with pytest.raises(ConfigError, match="as many hosts"):
         settings.directives(CONTEXT)
+
+
+def test_sbatch_signal():
+    """The script alone is signalled, and passes on what it passes on."""
+    settings = SbatchSettings()
+    settings.set_signal("SIGUSR1", 90)
+    assert settings.format_batch_args() == ["--signal=B:USR1@90"]
+    with pytest.raises(ConfigError, match="name = 'INT': must be one of TERM, USR1, USR2"):
+        settings.set_signal("INT", 90)
+    with pytest.raises(ConfigError, match="seconds_before = 0: must be at least 1"):
+        settings.set_signal("TERM", 0)
+
+
+def test_sbatch_requeue():
+    """The last word counts: the two options would contradict each other."""
+    settings = SbatchSettings()
+    settings.set_requeue()
+    assert settings.format_batch_args() == ["--requeue"]
+    settings.set_requeue(False)
+    assert settings.format_batch_args() == ["--no-requeue"]
+
+
+def test_sbatch_heterogeneous():
+    """Parts follow the job's own options, each after its line, and are independent of what they were made from."""
+    settings, part = SbatchSettings(1), SbatchSettings(4, batch_args={"gres": "gpu:1", "comment": "a b"})
+    settings.add_het_component(part)
+    part.set_nodes(5)
+    twin = settings.copy()
+    twin.add_het_component(SbatchSettings(2))
+    assert settings.directives(CONTEXT)[3:] == [
+        "#SBATCH --nodes=1",
+        "#SBATCH hetjob",
+        "#SBATCH --gres=gpu:1",
+        '#SBATCH --comment="a b"',
+        "#SBATCH --nodes=4",
+    ]
+    assert len(twin.directives(CONTEXT)) == 10
+
+
+def test_sbatch_parts_are_flat():
+    """A part with parts, or with lines for the script, could not be written."""
+    nested, spoken = SbatchSettings(), SbatchSettings()
+    nested.add_het_component(SbatchSettings())
+    spoken.add_preamble("module load x")
+    for part in (nested, spoken):
+        with pytest.raises(UnsupportedError, match="a part of a heterogeneous job has options only"):
+            SbatchSettings().add_het_component(part)

@@ -1,0 +1,196 @@
+"""Every launcher over every transport passes the same suite: real Slurm, real SSH, and the fakes of what has no package."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from asim.config import Config
+from asim.launchers.base import Capabilities
+from asim.launchers.far import FarLauncher
+from asim.launchers.local import LocalLauncher
+from asim.launchers.registry import capabilities_of
+from asim.launchers.scheduled import ScheduledLauncher
+from asim.plan import BatchRequest, JobSpec
+from asim.settings import BsubBatchSettings, QsubBatchSettings, SbatchSettings, SgeQsubBatchSettings
+from asim.settings.batch import BatchSettings
+from asim.testing.contracts import LauncherContract
+from asim.testing.schedulers import FakeLSF, FakePBS
+from asim.transport.far import FarHost
+from tests.contract.test_contracts import job
+from tests.integration.ssh import SSHServer
+from tests.integration.ssh import sshd as sshd
+from tests.site.sge import sge as sge
+from tests.site.sge import sge_site as sge_site
+from tests.site.slurm import slurm as slurm
+from tests.site.slurm import slurm_site as slurm_site
+
+GRACE = 1.0
+Make = Callable[[str, JobSpec], JobSpec]
+
+
+def launched(word: str, environ: Mapping[str, str], place: Path, far: FarHost | None = None) -> ScheduledLauncher:
+    """A launcher of a workload manager that asks often."""
+    config = Config(environ=environ, cwd=str(place), python="python3")
+    capabilities: Capabilities = capabilities_of(word)
+
+    def agent() -> LocalLauncher:
+        what: dict[str, Any] = {"run": "contract", "max_concurrent": None, "grace": GRACE, "detach": False}
+        records = f"{place}/records"
+        return FarLauncher(config, far, records=records, **what) if far else LocalLauncher(config, records=records, **what)
+
+    return ScheduledLauncher(
+        agent,
+        capabilities,
+        config,
+        where=str(place),  # no other test's scheduler
+        experiment=str(place),
+        run="contract",
+        throttle=None,
+        grace=GRACE,
+        min_poll=0.1,
+        max_poll=1.0,
+    )
+
+
+def batches(place: Path, settings: BatchSettings) -> Callable[[str, str], JobSpec]:
+    """Specs of batch jobs, one for each."""
+    from dataclasses import replace
+
+    def make(name: str, kind: str) -> JobSpec:
+        request = BatchRequest(name=name, settings=settings, pack="separate", home=f"{place}/{name}")
+        return replace(job(name, kind, place), batch=request)
+
+    return make
+
+
+class TestSlurm(LauncherContract):
+    """Batch jobs of a real Slurm."""
+
+    DEADLINE = 60.0
+
+    @pytest.fixture
+    def launcher(self, slurm, tmp_path):
+        """Its launcher."""
+        return launched("slurm", slurm.env, tmp_path)
+
+    @pytest.fixture
+    def spec(self, tmp_path):
+        """Batch jobs."""
+        return batches(tmp_path, SbatchSettings(time="00:10:00"))
+
+
+class TestSlurmProcesses(LauncherContract):
+    """What is no batch job is a process, whatever the launcher."""
+
+    @pytest.fixture
+    def launcher(self, slurm, tmp_path):
+        """The same launcher."""
+        return launched("slurm", slurm.env, tmp_path)
+
+    @pytest.fixture
+    def spec(self, tmp_path):
+        """Processes."""
+        return lambda name, kind: job(name, kind, tmp_path)
+
+
+class TestFar(LauncherContract):
+    """Processes of a host that is reached by SSH."""
+
+    DEADLINE = 30.0
+
+    @pytest.fixture
+    def launcher(self, sshd: SSHServer, tmp_path):
+        """A launcher of that host's processes."""
+        far = FarHost("127.0.0.1", sshd.options(username="root"), str(tmp_path))
+        what: dict[str, Any] = {"run": "contract", "max_concurrent": None, "grace": GRACE, "detach": False}
+        return FarLauncher(Config.from_env(), far, records=f"{tmp_path}/records", **what)
+
+    @pytest.fixture
+    def spec(self, tmp_path):
+        """Processes."""
+        return lambda name, kind: job(name, kind, tmp_path)
+
+
+@pytest.mark.slow
+class TestSlurmFromAfar(LauncherContract):
+    """Batch jobs of a Slurm whose commands are at the other end of an SSH connection."""
+
+    DEADLINE = 60.0
+
+    @pytest.fixture
+    def anyio_backend(self):
+        """One loop is enough for what is slow."""
+        return "asyncio"
+
+    @pytest.fixture
+    def launcher(self, slurm, sshd: SSHServer, tmp_path):
+        """The shell's start-up file there says where Slurm is."""
+        (sshd.home / ".bashrc").write_text(f"export SLURM_CONF={slurm.conf} PATH={slurm.env['PATH']}\n")
+        far = FarHost("127.0.0.1", sshd.options(username="root"), str(tmp_path))
+        return launched("slurm", {}, tmp_path, far)
+
+    @pytest.fixture
+    def spec(self, tmp_path):
+        """Batch jobs."""
+        return batches(tmp_path, SbatchSettings(time="00:10:00"))
+
+
+@pytest.mark.slow
+class TestSGE(LauncherContract):
+    """Batch jobs of a real Grid Engine."""
+
+    DEADLINE = 120.0
+
+    @pytest.fixture
+    def anyio_backend(self):
+        """One loop is enough for what is slow."""
+        return "asyncio"
+
+    @pytest.fixture
+    def launcher(self, sge, tmp_path):
+        """Its launcher."""
+        return launched("sge", sge.env, tmp_path)
+
+    @pytest.fixture
+    def spec(self, tmp_path):
+        """Batch jobs; the shell is no login shell, which would forget the environment."""
+        return batches(tmp_path, SgeQsubBatchSettings(shebang="#!/bin/bash"))
+
+
+class TestFakePBS(LauncherContract):
+    """Batch jobs of a PBS as it was recorded."""
+
+    DEADLINE = 60.0
+
+    @pytest.fixture
+    def launcher(self, tmp_path):
+        """Its launcher, with the fake's commands first in PATH."""
+        with FakePBS(tmp_path / "pbs", poll=0.1) as fake:
+            yield launched("pbs", {**os.environ, "PATH": f"{fake.bin}:{os.environ['PATH']}"}, tmp_path)
+
+    @pytest.fixture
+    def spec(self, tmp_path):
+        """Batch jobs."""
+        return batches(tmp_path, QsubBatchSettings(nodes=1))
+
+
+class TestFakeLSF(LauncherContract):
+    """Batch jobs of an LSF as it is documented."""
+
+    DEADLINE = 60.0
+
+    @pytest.fixture
+    def launcher(self, tmp_path):
+        """Its launcher, with the fake's commands first in PATH."""
+        with FakeLSF(tmp_path / "lsf") as fake:
+            yield launched("lsf", {**os.environ, "PATH": f"{fake.bin}:{os.environ['PATH']}"}, tmp_path)
+
+    @pytest.fixture
+    def spec(self, tmp_path):
+        """Batch jobs."""
+        return batches(tmp_path, BsubBatchSettings(nodes=1))
