@@ -21,6 +21,7 @@ from .launchers.base import Capabilities, JobKey
 from .launchers.batches import Folders, Submit, submits
 from .policies import Retry, When
 from .settings.batch import BatchSettings
+from .settings.mpi import Flavor
 from .settings.script import Pack
 
 Member = tuple[Model, Ensemble | None]
@@ -56,11 +57,12 @@ class Context:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Needs:
-    """What must be looked up: programs, attached paths (path -> read the contents), directories that may exist, those never to be
+    """What must be looked up: programs, which of these are an MPI's start command, attached paths (path -> read the contents), directories that may exist, those never to be
     replaced, and ML objects (each with whether its digest is wanted).
     """
 
     programs: frozenset[str]
+    mpi: frozenset[str] = frozenset()
     sources: Mapping[str, bool]
     targets: frozenset[str]
     protected: tuple[str, ...] = ()
@@ -70,10 +72,11 @@ class Needs:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Facts:
     """What was found. A program or source that is absent does not exist; ``real`` is where targets lead, links followed;
-    ``contents`` are those of ML objects, by their ``id``.
+    ``flavors`` tells whose the start commands are; ``contents`` are those of ML objects, by their ``id``.
     """
 
     programs: Mapping[str, str] = field(default_factory=dict)
+    flavors: Mapping[str, Flavor] = field(default_factory=dict)
     sources: Mapping[str, Source] = field(default_factory=dict)
     taken: frozenset[str] = frozenset()
     real: Mapping[str, str] = field(default_factory=dict)

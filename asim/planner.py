@@ -33,6 +33,7 @@ from .ordering import check_dependencies
 from .plan import BatchRequest, Context, Facts, JobSpec, LaunchPlan, Member, Needs
 from .policies import retry_of
 from .settings import BatchSettings, RunSettings, StepContext
+from .settings.mpi import MpiSettings
 
 SLICE = 256
 """Members planned between two chances for other tasks to run."""
@@ -50,6 +51,7 @@ def needs(
     :param units: directories that will be made.
     """
     programs: set[str] = set()
+    mpi: set[str] = set()
     sources = dict.fromkeys((path for one in databases for _, path in database_files(context, one)), False)
     seen: set[int] = set()
     for model, _ in found:
@@ -57,6 +59,7 @@ def needs(
         if id(settings) not in seen:
             seen.add(id(settings))
             programs |= _programs(settings)
+            mpi |= {settings.run_command} if isinstance(settings, MpiSettings) and settings.flavor is None else set()
     for model in [model for unit in units for model, _ in unit.models]:
         if model.files and id(model.files) not in seen:
             seen.add(id(model.files))
@@ -67,6 +70,7 @@ def needs(
     targets = frozenset(unit.target for unit in units)
     return Needs(
         programs=frozenset(programs),
+        mpi=frozenset(mpi),
         sources=sources,
         targets=targets,
         protected=(context.path, context.cwd),
@@ -231,6 +235,8 @@ class Planner:
         known = self._steps.get(key) if model._colocated is None else None
         if known is not None:
             return known
+        if isinstance(settings, MpiSettings):
+            settings = settings.with_flavor(self._facts.flavors.get(settings.run_command))
         launcher = "local" if alone else self._context.capabilities.launcher
         for part in settings.mpmd:
             if part.container is None:

@@ -9,7 +9,7 @@ from typing import Any, Self
 from ..config import Config
 from .core import Core
 from .keys import Prefixes
-from .options import Route, Options, from_environ
+from .options import Options, Route, from_environ
 
 
 def as_method(operation: Callable[..., Any], method: Callable[..., Any]) -> None:

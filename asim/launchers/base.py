@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 JobKey = NewType("JobKey", int)
 """One attempt of one job in one experiment."""
 
-KNOWN = ("local", "slurm", "pbs", "pals", "lsf", "sge")
+KNOWN = ("local", "slurm", "pbs", "pals", "torque", "lsf", "sge")
 """Launchers whose command texts asim knows."""
 
 

@@ -48,12 +48,12 @@ class PBS:
     :ivar wide: whether ``qstat -w`` is; without it lines are folded, which loses nothing that is read here.
     """
 
-    name = "pbs"
     least = 2
     most = 10000
 
     def __init__(self, *, torque: bool = False) -> None:
         self.torque = torque
+        self.name = "torque" if torque else "pbs"
         self.history = self.json = self.wide = not torque
         self.index = "${PBS_ARRAYID:-0}" if torque else "${PBS_ARRAY_INDEX:-0}"
 
@@ -192,3 +192,8 @@ def _apart(jobs: Sequence[str]) -> Iterator[list[str]]:
             rounds.append([])
         rounds[turn].append(job)
     return iter(rounds)
+
+
+def torque() -> PBS:
+    """The dialect of Torque."""
+    return PBS(torque=True)

@@ -21,7 +21,7 @@ PATIENCE = 60.0
 """Seconds beyond the grace that the end of batch jobs may take: schedulers have a grace of their own."""
 LOCAL = Capabilities(launcher="local", batch=False, local_programs=True)
 _DIALECTS = {"slurm": ("slurm", "Slurm"), "pbs": ("pbs", "PBS"), "pals": ("pbs", "PBS"), "lsf": ("lsf", "LSF"),
-             "sge": ("sge", "SGE")}  # fmt: skip
+             "sge": ("sge", "SGE"), "torque": ("pbs", "torque")}  # fmt: skip
 
 
 def capabilities_of(launcher: object) -> Capabilities:

@@ -106,8 +106,11 @@ class SGE:
         return [Command((*_CLOCK, "qacct", "-j", job)) for job in numbers]
 
     def read_account(self, done: Completed) -> Mapping[str, JobStatus]:
-        """Of several runs of a job the last one counts. Jobs deleted while they waited are not there."""
-        return {_task(record): _ended(record) for record in _records(done)}
+        """Of several runs of a job the last one counts, unless it is one that is to be followed by another. Jobs deleted
+        while they waited are not there.
+        """
+        last = {_task(record): record for record in _records(done)}
+        return {job: _ended(record) for job, record in last.items() if _failed(record) not in _AGAIN}
 
     def cancel(self, jobs: Sequence[str]) -> list[Command]:
         """``qdel``; a task is deleted as ``12.3``."""
@@ -203,11 +206,9 @@ def _task(record: Mapping[str, str]) -> str:
 
 
 def _ended(record: Mapping[str, str]) -> JobStatus:
-    failed, _, told = record.get("failed", "0").partition(":")
-    number, code = _whole(failed), _whole(record.get("exit_status", ""))
+    told = record.get("failed", "").partition(":")[2]
+    number, code = _failed(record), _whole(record.get("exit_status", ""))
     when = _time(record.get("end_time", ""))
-    if number in _AGAIN:
-        return JobStatus(JobState.PENDING, 0.0, None, f"{number} ({told.strip()}): it is to be run again")
     if number == 0:
         state = JobState.FAILED if code else JobState.COMPLETED
         return JobStatus(state, when, code, f"exit_status {code}" if code else "")
@@ -216,6 +217,10 @@ def _ended(record: Mapping[str, str]) -> JobStatus:
     words = "it reached its limit of time" if number == _KILLED and late else _WORDS.get(number, "it failed")
     words += f", {ended_badly(own)}" if own else ""
     return JobStatus(JobState.TIMEOUT if late else JobState.FAILED, when, own, f"{number} ({told.strip()}): {words}")
+
+
+def _failed(record: Mapping[str, str]) -> int:
+    return _whole(record.get("failed", ""))
 
 
 def _at_limit(record: Mapping[str, str]) -> bool:

@@ -137,17 +137,20 @@ class Slurm:
         return [Command((*words, f"--jobs={chunk}")) for chunk in _chunks(jobs)]
 
     def read_account(self, done: Completed) -> Mapping[str, JobStatus]:
-        """Lines with bars. {} where the site has no accounts."""
+        """Lines with bars, of jobs that have ended: what the accounts say of others is seconds old. {} where the site
+        has no accounts.
+        """
         if done.code != 0:
             if done.code == _NOT_FOUND or _NO_ACCOUNTS in done.stderr:
                 return {}
             raise _no_answer(done)
         rows = (line.split("|") for line in done.stdout.splitlines())
-        return {
+        found = {
             job: doubtful(evidence(state, code, start, end, nodes))
             for listed, state, code, start, end, nodes in (row for row in rows if len(row) == len(_FIELDS))
             for job in ids(listed)
         }
+        return {job: status for job, status in found.items() if status.state.terminal}
 
     def cancel(self, jobs: Sequence[str]) -> list[Command]:
         """``scancel``: SIGTERM, and SIGKILL after the site's ``KillWait``."""

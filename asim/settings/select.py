@@ -35,6 +35,7 @@ _CANDIDATES = {
     "slurm": ("srun", "mpirun", "mpiexec"),
     "pbs": ("aprun", "mpirun", "mpiexec"),
     "pals": ("mpiexec",),
+    "torque": ("mpirun", "mpiexec"),
     "lsf": ("jsrun", "mpirun", "mpiexec"),
     "sge": ("mpirun", "mpiexec"),
 }
@@ -42,6 +43,7 @@ _BATCH: dict[str, type[BatchSettings]] = {
     "slurm": SbatchSettings,
     "pbs": QsubBatchSettings,
     "pals": QsubBatchSettings,
+    "torque": QsubBatchSettings,
     "lsf": BsubBatchSettings,
     "sge": SgeQsubBatchSettings,
 }

@@ -65,6 +65,13 @@ case "$SHELL" in */bash|*/zsh|*/ksh|*/sh|*/dash) ;; *) SHELL=/bin/sh ;; esac
 """
 """As in a login shell, so that commands are found where the user finds them."""
 
+SFTP = (
+    "exec /bin/sh -c 'for p in /usr/lib/openssh /usr/libexec/openssh /usr/lib/ssh /usr/lib64/ssh /usr/libexec; do "
+    'p="$p/sftp-server"; if [ -x "$p" ]; then printf "\\nASIM-LINK sftp\\n"; exec "$p"; fi; done; '
+    'printf "\\nASIM-LINK none\\n"\''
+)
+"""Runs the server's own program after a line that ends the noise (in which OpenSSH's clients drown)."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Far:
@@ -122,6 +129,36 @@ async def ask(connected: Connected, script: str, timeout: float | None = SLOW) -
         except AgentError as exc:
             if not isinstance(exc.__cause__, CUT) or not await was_cut(live):
                 raise
+
+
+class _Quiet:
+    """A connection whose SFTP sessions begin after the noise; without a server program the subsystem must do."""
+
+    def __init__(self, connection: asyncssh.SSHClientConnection) -> None:
+        self._connection = connection
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._connection, name)
+
+    async def open_session(self, *given: Any, **named: Any) -> Any:
+        writer, reader, errors = await self._connection.open_session(SFTP, encoding=None)
+        try:
+            async with asyncio.timeout(SLOW):
+                await reader.readuntil(MARK)
+                kind = await reader.readuntil(b"\n")
+        except (asyncio.IncompleteReadError, TimeoutError) as exc:
+            writer.close()
+            raise ConnectionError("the far side did not answer as expected") from exc
+        if kind == b"sftp\n":
+            return writer, reader, errors
+        writer.close()
+        return await self._connection.open_session(*given, **named)
+
+
+async def sftp(connection: asyncssh.SSHClientConnection) -> asyncssh.SFTPClient:
+    """A new SFTP client."""
+    quiet: Any = _Quiet(connection)
+    return await asyncssh.SSHClientConnection.start_sftp_client(quiet)
 
 
 def _bytes(data: Any) -> bytes:

@@ -21,7 +21,7 @@ import asyncssh
 from anyio import to_thread
 
 from ..errors import AgentError, FileActionError
-from .farshell import Far, ask
+from .farshell import Far, ask, sftp
 from .sshlink import Connected, opened, was_cut
 
 Print = tuple[int, str]
@@ -87,8 +87,8 @@ async def _each(connected: Connected, rows: Iterable[Any], one: Callable[..., Aw
         folders: set[str] = set()
         done: list[Any] = []
         try:
-            async with await opened(live, live.start_sftp_client) as sftp:
-                await _some(sftp, folders, left, done, one)
+            async with await opened(live, lambda live=live: sftp(live)) as client:  # type: ignore[misc]
+                await _some(client, folders, left, done, one)
         except LOST as exc:
             if not await was_cut(live):
                 raise AgentError(f"the file transfer was ended by the other side: {exc}") from exc
@@ -101,7 +101,7 @@ async def _each(connected: Connected, rows: Iterable[Any], one: Callable[..., Aw
         left = [row for row in left if row not in done]
 
 
-async def _some(sftp: Any, folders: set[str], rows: list[Any], done: list[Any], one: Any) -> None:
+async def _some(client: Any, folders: set[str], rows: list[Any], done: list[Any], one: Any) -> None:
     queue = iter(rows)
     failed: list[BaseException] = []
 
@@ -110,7 +110,7 @@ async def _some(sftp: Any, folders: set[str], rows: list[Any], done: list[Any], 
             if failed:
                 return
             try:
-                await one(sftp, folders, *row)
+                await one(client, folders, *row)
                 done.append(row)
             except Exception as exc:  # noqa: BLE001  (the first is raised when the others have stopped)
                 failed.append(exc)
@@ -122,29 +122,29 @@ async def _some(sftp: Any, folders: set[str], rows: list[Any], done: list[Any], 
         raise failed[0]
 
 
-async def _send(sftp: Any, folders: set[str], here: str, there: str, mine: Print) -> None:
+async def _send(client: Any, folders: set[str], here: str, there: str, mine: Print) -> None:
     """One file there, under a name of its content until it is whole."""
     folder, name = os.path.split(there)
     part = f"{folder}/.{name}.asim-part-{mine[1][:16]}"
     try:
         if folder not in folders:
-            await sftp.makedirs(folder, exist_ok=True)
+            await client.makedirs(folder, exist_ok=True)
             folders.add(folder)
-        have = await _size(sftp, part)
+        have = await _size(client, part)
         offset = max(0, (have if have <= mine[0] else 0) - PIECE)  # the last part may have holes
         file = await to_thread.run_sync(open, here, "rb")
         try:
             mode = stat.S_IMODE((await to_thread.run_sync(os.fstat, file.fileno())).st_mode)
             flags = asyncssh.FXF_WRITE | asyncssh.FXF_CREAT | (0 if offset else asyncssh.FXF_TRUNC)
             attributes = asyncssh.SFTPAttrs(permissions=mode)
-            async with sftp.open(part, flags, attributes, encoding=None, block_size=0) as target:
-                await _copy(file, target, offset, min(sftp.limits.max_write_len, BLOCK))
+            async with client.open(part, flags, attributes, encoding=None, block_size=0) as target:
+                await _copy(file, target, offset, min(client.limits.max_write_len, BLOCK))
         finally:
             await to_thread.run_sync(file.close)
         with contextlib.suppress(
             asyncssh.SFTPNoSuchFile
         ):  # somebody else has sent the same; what is there is looked at
-            await sftp.posix_rename(part, there)
+            await client.posix_rename(part, there)
     except LOST:
         raise
     except asyncssh.SFTPError as exc:
@@ -182,7 +182,7 @@ async def _together(calls: Iterable[Awaitable[Any]]) -> list[Any]:
     return results
 
 
-async def _fetch(sftp: Any, folders: set[str], there: str, here: str, theirs: Print) -> None:
+async def _fetch(client: Any, folders: set[str], there: str, here: str, theirs: Print) -> None:
     """One file here, under a name of its content until it is whole."""
     folder, name = os.path.split(here)
     part = Path(folder, f".{name}.asim-part-{theirs[1][:16]}-{os.getpid()}")
@@ -191,8 +191,8 @@ async def _fetch(sftp: Any, folders: set[str], there: str, here: str, theirs: Pr
         file = await to_thread.run_sync(open, part, "ab")
         try:
             offset = await to_thread.run_sync(lambda: file.seek(0, os.SEEK_END))
-            async with sftp.open(there, asyncssh.FXF_READ, encoding=None, block_size=0) as source:
-                block = min(sftp.limits.max_read_len, BLOCK)
+            async with client.open(there, asyncssh.FXF_READ, encoding=None, block_size=0) as source:
+                block = min(client.limits.max_read_len, BLOCK)
                 while data := await _next(source, offset, block):
                     await to_thread.run_sync(file.write, data)
                     offset += len(data)
@@ -215,9 +215,9 @@ def _place(part: Path, here: str, theirs: Print) -> None:
         part.unlink()
 
 
-async def _size(sftp: Any, path: str) -> int:
+async def _size(client: Any, path: str) -> int:
     with contextlib.suppress(asyncssh.SFTPNoSuchFile):
-        return (await sftp.stat(path)).size or 0
+        return (await client.stat(path)).size or 0
     return 0
 
 

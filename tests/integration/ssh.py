@@ -50,7 +50,7 @@ class SSHServer:
             "UsePAM no",
             "StrictModes no",
             "MaxSessions 10",
-            "Subsystem sftp internal-sftp",
+            "Subsystem sftp internal-sftp" if not any(line.startswith("Subsystem") for line in lines) else "",
             *lines,
         ]
         (place / "config").write_text("\n".join(config) + "\n")

@@ -99,14 +99,16 @@ async def test_the_agent_is_sent_once(sshd, tmp_path):
 async def test_noise_of_start_up_files_is_skipped(tmp_path):
     """Start-up files that write, also what looks like an answer, and a slow one, confuse nothing."""
     need_sshd()
-    server = SSHServer(tmp_path / "noisy")
+    server = SSHServer(tmp_path / "noisy", "Subsystem sftp /usr/lib/openssh/sftp-server")
     noise = "echo Welcome; echo; echo 'ASIM-LINK'; printf '\\0\\377%2000s'; echo oops >&2\n"
     for name in (".bashrc", ".profile", ".bash_profile"):
         (server.home / name).write_text(f"{noise}export NOISY{name.replace('.', '_')}=1\n")
     try:
-        async with connected(server.options(), tmp_path) as (_, connection, news, _):
+        async with connected(server.options(), tmp_path) as (agent, connection, news, _):
             await connection.spawn(specs(tmp_path, 5))
             await until(ended(news, 5))
+            assert await agent.put([(f"{server.place}/config", f"{tmp_path}/there")]) == 1
+            assert await agent.get([(f"{tmp_path}/there", f"{tmp_path}/back")]) == 1
             environment = (await connection.run(["env"])).stdout
             assert "NOISY_bash_profile=1" in environment  # commands are found where a login finds them
     finally:

@@ -174,10 +174,10 @@ class Allocated:
     :ivar id: the job's number.
     """
 
-    def __init__(self, lab: Lab, nodes: int = 4, tasks: int = 64, *words: str) -> None:
+    def __init__(self, lab: Lab) -> None:
         self._lab, self._told = lab, lab.place / "salloc.env"
         line = f"env -0 > {self._told}.new; mv {self._told}.new {self._told}; exec sleep 600"
-        argv = ["salloc", "-Q", f"-N{nodes}", f"-n{tasks}", *words, "sh", "-c", line]
+        argv = ["salloc", "--quiet", "--nodes=4", "--exclusive", "sh", "-c", line]
         self._process = subprocess.Popen(argv, env=lab.site.env, stdin=subprocess.DEVNULL, start_new_session=True)
         wait_until(self._told.exists, 20, "the allocation")
         pairs = (item.split("=", 1) for item in self._told.read_text().rstrip("\0").split("\0"))
@@ -191,7 +191,8 @@ class Allocated:
 
     def end(self) -> None:
         """Give it back."""
-        self._process.terminate()
+        self._lab.site.run("scancel", self.id, check=False)
+        self._process.kill()
         self._process.wait(20)
 
 

@@ -399,7 +399,7 @@ async def test_thousand_members(lab: Lab) -> None:
             await group.cancel()
     assert {job.status for job in group} == {C, F, X}
     assert len(lab.calls("scancel")) == 1
-    assert not lab.site.run("squeue", "-h").stdout
+    await until(lambda: not lab.site.run("squeue", "-h").stdout, 20)
 
 
 async def test_five_hundred_stopped_at_once(lab: Lab) -> None:

@@ -97,7 +97,7 @@ async def test_mpmd(lab: Lab, allocation: Allocated) -> None:
 
 async def test_allocation_of_ones_own(lab: Lab) -> None:
     """From outside, steps run in the allocation that was asked for, and it is given back."""
-    job = await wlm.get_allocation(nodes=2, options={"ntasks": 2, "quiet": None})
+    job = await wlm.get_allocation(nodes=2, options={"ntasks": 2})
     try:
         async with lab.experiment() as exp:
             settings = step("echo $SLURM_JOB_ID $SLURMD_NODENAME", alloc=job)
@@ -111,6 +111,8 @@ async def test_allocation_of_ones_own(lab: Lab) -> None:
 
 async def test_mpirun(lab: Lab, allocation: Allocated) -> None:
     """mpirun in an allocation starts its processes where it is told, and its exit is the evidence."""
+    for name in ("OMPI_ALLOW_RUN_AS_ROOT", "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM"):
+        lab.environ.setenv(name, "1")
     async with lab.experiment() as exp:
         settings = MpirunSettings("/bin/sh", ["-c", "echo rank; exit 3"])
         settings.set_tasks(2)

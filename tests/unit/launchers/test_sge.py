@@ -176,7 +176,6 @@ def test_no_qstat_is_no_answer() -> None:
         (record("21  : in recognizing job", "0"), JobState.FAILED, None, "21 (in recognizing job): "),
         (record("27  : searching requested shell", "0"), JobState.FAILED, None, "27 (searching requested shell): its shell"),
         (record("8 : in prolog", "1"), JobState.FAILED, 1, "8 (in prolog): it failed, exit code 1"),
-        (record("25 : rescheduling", "99"), JobState.PENDING, None, "25 (rescheduling): it is to be run again"),
         (record("100 : assumedly after job", "137 (Killed)", wall="61.2s", category="-l h_rt=60"), JobState.TIMEOUT, -9, "100 ("),
         (record("100 : assumedly after job", "137 (Killed)", wall="59s", category="-l h_rt=60"), JobState.FAILED, -9, "100 ("),
         (record("100 : assumedly after job", "138 (User defined signal 1)", wall="60", category="-l s_rt=60"), JobState.TIMEOUT, -10, "100 ("),
@@ -187,6 +186,14 @@ def test_ends(done: Completed, state: JobState, code: int | None, begins: str) -
     (status,) = GRID.read_account(done).values()
     assert (status.state, status.code) == (state, code)
     assert status.reason.startswith(begins)
+
+
+def test_a_run_that_is_followed_by_another_is_no_end() -> None:
+    """A job that was put back in the queue has a record of its first run."""
+    first, second = record("25 : rescheduling", "99"), record("0", "4")
+    assert GRID.read_account(first) == {}
+    (status,) = GRID.read_account(first._replace(stdout=first.stdout + second.stdout)).values()
+    assert (status.state, status.code) == (JobState.FAILED, 4)
 
 
 @pytest.mark.parametrize(

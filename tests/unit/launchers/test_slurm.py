@@ -215,6 +215,13 @@ def test_an_exit_code_that_sacct_may_have_changed_is_told() -> None:
     assert (status.code, status.reason) == (11, "FAILED: exit code 11 (or 139: sacct writes both so)")
 
 
+@pytest.mark.parametrize("state", ["RUNNING", "PENDING", "REQUEUED", "COMPLETING"])
+def test_accounts_are_believed_about_ends_only(state: str) -> None:
+    """They are seconds behind: a job that has begun may still wait there, and must not seem to have been put back."""
+    answer = said(0, stdout=f"7|{state}|0:0|1|Unknown|n1\n8|COMPLETED|0:0|1|2|n1\n", argv=("sacct",))
+    assert list(SLURM.read_account(answer)) == ["8"]
+
+
 def test_a_cut_list_of_tasks_stands_for_the_array() -> None:
     """Tasks that squeue leaves out are not lost: the line is about the array."""
     line = "12_[1,3,5,7,9,11,13,15,17,19,21,23,25,27,...]".ljust(48) + "PENDING".ljust(16) + "Resources"
