@@ -17,6 +17,7 @@ from ..config import Config
 from ..errors import AgentError, AsimError, SubmitError
 from ..status import JobState
 from ._driver import Scheduler, shared
+from ._lasting import LastingAgent
 from .allocation import Allocation
 from .base import Capabilities, JobKey, JobStatus, Sink
 from .batches import Folders, Submit, submits
@@ -69,24 +70,24 @@ class ScheduledLauncher:
         assert capabilities.dialect is not None
         self.name, self.capabilities = capabilities.launcher, capabilities
         self._dialect = capabilities.dialect
-        self._make, self._inner = agent, agent()
+        self._agent = LastingAgent(agent, lambda: bool(self._tracker) or self._submitting > 0)
+        self._submitting = 0
+        self._stopping: set[JobKey] = set()
         self._where, self._run, self._throttle, self._grace = where, run, throttle, grace
         self._experiment, self._polls = experiment, (min_poll, max_poll)
         self._tracker = Tracker(lost_after)
         self._allocation = Allocation(self.name, config, run, self._folders().scripts, grace, self._host)
         self._scheduler: Scheduler | None = None
         self._sink: Sink = lambda _: None
-        self._on_lost: Callable[[AsimError], None] = lambda _: None
         self._notes: list[dict[str, object]] = []
         self._news, self._ended = anyio.Event(), anyio.Event()
-        self._closed = False
-        self._broken: AsimError | None = None
+        self._closing = self._closed = False
 
     # -- Launcher
 
     async def open(self, sink: Sink, lost: Callable[[AsimError], None]) -> Mapping[str, object]:
-        self._sink, self._on_lost = sink, lost
-        return await self._inner.open(sink, self._agent_lost)
+        self._sink = sink
+        return await self._agent.open(sink, lost, self._wake)
 
     async def files(self, actions: Iterable[FileAction]) -> None:
         await self._inner.files(actions)
@@ -110,6 +111,7 @@ class ScheduledLauncher:
         self._allocation.cancel(keys, grace)
         processes = [key for key in keys if not self._tracker.has(key)]
         if processes:
+            self._stopping.update(processes)
             await self._inner.cancel(processes, grace)
         unstarted = self._tracker.unstarted(keys)
         ids, told = self._tracker.to_cancel(keys)
@@ -122,20 +124,22 @@ class ScheduledLauncher:
             await self._scheduler.cancel(self, ids)
 
     def abort(self) -> None:
-        self._inner.abort()
+        if self._closing or not self._stopping.isdisjoint(self._inner.alive):  # a slow scheduler is no reason
+            self._inner.abort()
 
     async def recover(self) -> None:
         await self._inner.recover()
 
     async def close(self, keep: Collection[JobKey] | Literal["all"]) -> None:
+        self._closing = True
         try:
             if keep != "all":
                 await self.cancel([key for key in self._tracker.keys if key not in keep], self._grace)
-                while any(key not in keep for key in self._tracker.keys) and self._broken is None:
+                while any(key not in keep for key in self._tracker.keys) and self._agent.broken is None:
                     await self._ended.wait()
             await self._write_down()
         finally:
-            self._closed = True
+            self._closed = self._agent.closed = True
             self._wake()
             if self._scheduler is not None:
                 self._scheduler.leave(self)
@@ -150,12 +154,11 @@ class ScheduledLauncher:
     async def _poll(self) -> None:
         while not self._closed:
             scheduler = self._scheduler
-            if scheduler is None or not self._tracker:
+            if scheduler is None or (not self._tracker and self._agent.broken is None):
                 await self._news.wait()
                 continue
             try:
-                if self._broken is not None:
-                    await self._again()
+                await self._agent.mend()
                 await scheduler.wait(self._tracker.due(anyio.current_time()))
                 self._tell(self._tracker.settle(anyio.current_time()))
                 if self._tracker:
@@ -163,14 +166,14 @@ class ScheduledLauncher:
                 self._tell(self._tracker.settle(anyio.current_time()))
                 await self._write_down()
             except AgentError as exc:
-                if not self._closed and self._broken is None:
-                    self._broken = exc
+                if not self._closed and self._agent.broken is None:
+                    self._agent.broken = exc
                 await anyio.sleep(scheduler.min_poll)
 
     # -- Party
 
     async def run(self, command: Command, timeout: float) -> Completed:
-        return await self._inner.host.run(command.argv, stdin=command.stdin, timeout=timeout)
+        return await self._agent.run(command.argv, command.stdin, timeout)
 
     def watched(self) -> list[str]:
         return self._tracker.jobs()
@@ -187,8 +190,12 @@ class ScheduledLauncher:
 
     # -- inside
 
+    @property
+    def _inner(self) -> LocalLauncher:
+        return self._agent.launcher
+
     def _host(self) -> Host:
-        return self._inner.host
+        return self._agent.host
 
     def _folders(self) -> Folders:
         return Folders.of(self._experiment, self._run)
@@ -225,6 +232,7 @@ class ScheduledLauncher:
         assert self._scheduler is not None
         batch = submit.batch
         self._tracker.expect(submit.keys)
+        self._submitting += 1
         try:
             job = await self._scheduler.submit(self, batch)
             if job is None:
@@ -234,8 +242,9 @@ class ScheduledLauncher:
             tasks = [self._dialect.task(job, number) for number in range(batch.size)]
             early = self._tracker.add(job, submit.keys, tasks, anyio.current_time())
         finally:
+            self._submitting -= 1
             self._tracker.forget(submit.keys)
-        self._inner.host.watch(self._folders().ends, LOOK, self._seen)
+        self._agent.watch(self._folders().ends, LOOK, self._seen)
         self._notes.append({"batch": job, "launcher": self.name, "script": batch.script, "keys": submit.keys})
         LOG.info("%s: %s job %s, %s", batch.name, self.name, job, batch.script)
         self._tell(early)
@@ -270,24 +279,3 @@ class ScheduledLauncher:
         if notes:
             text = "".join(json.dumps(note) + "\n" for note in notes)
             await self.files([("append", f"{self._experiment}/.asim/{self._run}.journal.jsonl", text)])
-
-    # -- when the agent dies
-
-    def _agent_lost(self, error: AsimError) -> None:
-        """Its processes are lost; the batch jobs are not, and another agent can ask about them."""
-        if self._closed or not self._tracker:
-            self._on_lost(error)
-        else:
-            self._broken = error
-            self._wake()
-
-    async def _again(self) -> None:
-        error, old = self._broken, self._inner
-        LOG.error("%s; stopping what it left running, and starting another", error)
-        await old.recover()
-        lost = [(key, JobStatus(JobState.LOST, 0.0, reason=f"{error}")) for key in old.alive]
-        fresh = self._make()
-        await fresh.open(self._sink, self._agent_lost)
-        self._inner, self._broken = fresh, None
-        self._sink(lost)
-        fresh.host.watch(self._folders().ends, LOOK, self._seen)

@@ -13,6 +13,7 @@ import pytest
 
 from asim.agent.protocol import ProcessSpec
 from asim.errors import AgentError, ConfigError, FileActionError
+from asim.transport import farshell
 from asim.transport.connection import AgentConnection
 from asim.transport.options import SSHOptions
 from asim.transport.ssh import SSHAgent
@@ -316,6 +317,15 @@ async def test_files_are_put_and_got(sshd, tmp_path):
         assert (there / "a/b" / name).read_bytes() == (here / name).read_bytes()
     assert (there / "a/b/big").stat().st_mode & 0o777 == 0o750
     assert not list(there.rglob(".*"))
+
+
+async def test_files_go_through_the_subsystem_where_that_is_all(sshd, tmp_path, monkeypatch):
+    """A server whose SFTP is inside it has no program to run; files are copied all the same."""
+    monkeypatch.setattr(farshell, "SFTP", farshell.SFTP.replace("sftp-server", "no-such-server"))
+    (tmp_path / "a").write_text("x")
+    async with connected(sshd.options(), tmp_path) as (agent, *_):
+        assert await agent.put([(f"{tmp_path}/a", f"{tmp_path}/b")]) == 1
+    assert (tmp_path / "b").read_text() == "x"
 
 
 async def test_files_that_change_and_copies_at_once(sshd, tmp_path):

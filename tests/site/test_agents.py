@@ -44,14 +44,17 @@ def sh(text: str, *args: str) -> RunSettings:
     return SrunSettings("/bin/sh", ["-c", text, "sh", *args])
 
 
-def agents() -> dict[str, int]:
+def agents(lab: Lab) -> dict[str, int]:
     """Node -> the process of its agent."""
     found = {}
-    for pid in processes("/asim/agent"):
-        words = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
-        env = dict(item.partition(b"=")[::2] for item in Path(f"/proc/{pid}/environ").read_bytes().split(b"\0"))
-        if b"node" in words and b"srun" not in words[0]:
-            found[env[b"SLURMD_NODENAME"].decode()] = pid
+    for pid in processes(f"{lab.place}/"):
+        try:
+            words = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
+            environment = Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
+        except OSError:
+            continue  # it has ended
+        if b"node" in words and not words[0].endswith(b"srun"):
+            found[dict(item.partition(b"=")[::2] for item in environment)[b"SLURMD_NODENAME"].decode()] = pid
     return found
 
 
@@ -75,7 +78,7 @@ async def test_two_hundred(lab: Lab, allocation: Allocated) -> None:
     assert min(counts.values()) >= 20
     assert all(job.started_at and job.ended_at and job.started_at <= job.ended_at for job in group)
     assert len(lab.calls("srun")) == 1
-    assert not agents()
+    assert not agents(lab)
 
 
 async def test_as_many_as_there_are_cpus(lab: Lab, allocation: Allocated) -> None:
@@ -107,7 +110,7 @@ async def test_stopping(lab: Lab, allocation: Allocated) -> None:
         assert group[2].status is R
     assert {job.status for job in group[1:]} == {X}
     assert not processes("210.1")
-    assert not agents()
+    assert not agents(lab)
 
 
 async def test_agent_that_is_killed(lab: Lab, allocation: Allocated) -> None:
@@ -118,7 +121,7 @@ async def test_agent_that_is_killed(lab: Lab, allocation: Allocated) -> None:
         for job in group:
             await state_of(job, R)
         await until(lambda: all(map(node_of, group)))
-        os.kill(agents()["n3"], signal.SIGKILL)
+        os.kill(agents(lab)["n3"], signal.SIGKILL)
         lost = [job for job in group if node_of(job) == "n3"]
         with anyio.fail_after(20):
             for job in lost:
@@ -153,14 +156,14 @@ def test_driver_that_is_killed(lab: Lab, allocation: Allocated) -> None:
         wait_until(lambda: len(processes("209.1")) >= 8, 20, "the members")
         driver.kill()
     wait_until(lambda: not [pid for pid in processes("209.1") if pid != driver.pid], 20, "the end of the members")
-    wait_until(lambda: not agents(), 20, "the end of the agents")
+    wait_until(lambda: not agents(lab), 20, "the end of the agents")
 
 
 async def test_outside_an_allocation(lab: Lab) -> None:
     """Outside an allocation that is an error that says what is needed."""
     async with lab.experiment() as exp:
         ensemble = Ensemble("e", run_settings=sh("true"), replicas=2, placement="agent")
-        with anyio.fail_after(10), pytest.raises(UnsupportedError, match="placement=.*only inside an allocation"):
+        with anyio.fail_after(10), pytest.raises(UnsupportedError, match="placement = 'agent': only inside an allocation"):
             await exp.start(ensemble)
 
 

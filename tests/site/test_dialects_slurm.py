@@ -42,7 +42,7 @@ def every_end(user: Asker) -> dict[str, tuple[JobState, int | None, str]]:
     """Jobs with all the ends that come soon: id -> state, exit code, and what the reason begins with."""
     take = lambda text, **args: user.take(user.batch(text, asked(**args)))  # noqa: E731
     failed = take("exit 3")
-    running, waiting = take("sleep 600"), take("sleep 600", hold=True)
+    running, waiting = take(f"touch {user.directory}/runs; sleep 600"), take("sleep 600", hold=True)
     ends: dict[str, tuple[JobState, int | None, str]] = {
         take("true"): (C, 0, ""),
         failed: (F, 3, "FAILED: exit code 3"),
@@ -56,6 +56,7 @@ def every_end(user: Asker) -> dict[str, tuple[JobState, int | None, str]]:
         waiting: (X, None, "CANCELLED: somebody cancelled it"),
     }
     user.until_states({running: R, waiting: P, failed: F})
+    until((user.directory / "runs").exists, 20)  # RUNNING begins before the script does
     user.cancel(running, waiting)
     user.until_states({running: X, **{job: end[0] for job, end in ends.items()}})
     assert user.status(running)[running].code == -15
@@ -111,13 +112,16 @@ def test_filters_of_the_user_hide_nothing(user: Asker) -> None:
 
 def test_array(user: Asker) -> None:
     """Tasks have their own states; at most so many run; single ones are cancelled, running or waiting."""
-    job = user.take(user.batch("sleep 600", asked(), size=6, throttle=2))
+    line = f"touch {user.directory}/task.$SLURM_ARRAY_TASK_ID; sleep 600"
+    job = user.take(user.batch(line, asked(), size=6, throttle=2))
     tasks = [user.dialect.task(job, index) for index in range(6)]
     found = user.until_states({tasks[0]: R, tasks[1]: R, tasks[5]: P})
     assert states(found, tasks) == ["RUNNING"] * 2 + ["PENDING"] * 4
     assert found[tasks[5]].reason == "JobArrayTaskLimit"
+    until((user.directory / "task.0").exists, 20)
     user.cancel(tasks[0], tasks[5])
     found = user.until_states({tasks[0]: X, tasks[2]: R, tasks[3]: P})
+    until(lambda: len(list(user.directory.glob("task.*"))) == 3, 20)
     assert tasks[5] not in found  # Slurm forgets a task that was cancelled while it waited
     user.cancel(job)
     found = user.until_states(dict.fromkeys(tasks[:5], X))

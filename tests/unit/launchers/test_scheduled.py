@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -11,7 +11,7 @@ import anyio
 import pytest
 
 from asim.config import Config
-from asim.errors import AgentError, AsimError, SubmitError
+from asim.errors import AsimError, SubmitError
 from asim.launchers import tracking
 from asim.launchers.base import Capabilities, JobKey, JobStatus
 from asim.launchers.scheduled import ScheduledLauncher
@@ -364,19 +364,22 @@ async def test_the_agent_dies_without_batch_jobs() -> None:
 
 
 async def test_the_agent_dies_during_a_submit() -> None:
-    """A submit that the agent's death interrupts is an error of the agent, as it is."""
+    """Another agent looks for what was perhaps submitted: what is there is watched, and what is not is called off."""
     async with World().open() as world:
-        world.manager.gate = anyio.Event()
-        failures: list[BaseException] = []
-
-        async def submit(wanted: Sequence[tuple[JobKey, JobSpec]]) -> None:
-            try:
-                await world.launcher.submit(wanted)
-            except AgentError as exc:
-                failures.append(exc)
-
+        gate = world.manager.gate = anyio.Event()
+        first = world.agent
         async with anyio.create_task_group() as group:
-            group.start_soon(submit, jobs("separate", 2))
+            group.start_soon(world.launcher.submit, jobs("separate", 2))
             await until(lambda: world.manager.running == 2)
-            world.agent.die()
-        assert [str(failure) for failure in failures] == ["the agent died"]
+            marks = [words[0] for words in world.manager.of("submit")]
+            first.die()
+            await until(lambda: world.agent is not first)
+            world.manager.taken[marks[0]] = "100"
+            world.manager.put(JobState.RUNNING, "100")
+            gate.set()
+        await until(lambda: 2 in world.ends())
+        assert (world.ends(), world.lost) == ({2: JobState.FAILED}, [])
+        assert "called off" in next(status.reason for key, status in world.said if key == 2 and status.reason)
+        assert len(world.manager.of("submit")) == 2
+        world.manager.put(JobState.COMPLETED, "100", code=0, reason="")
+        await until(lambda: world.ends().get(1) is JobState.COMPLETED)
