@@ -4,7 +4,7 @@ A program of its own: standard library only, Python 3.6 or later, so that it can
 Frames, both ways: 4 bytes length (big endian), then one JSON array ``[verb, ...]`` in ASCII. Text is UTF-8 with
 surrogate escapes, so any byte that may stand in a path or an argument survives.
 
-from the driver   ["hello", version, {run, cap, grace, records, on_eof}]      first; cap null = no limit; "free" jobs do not count
+from the driver   ["hello", version, {run, cap, grace, records, on_eof, patience?}]  first; cap null = no limit; "free" jobs do not count
                   ["spawn", {argv: [[..]], env: [[[name, value|null]..]], jobs: [[key, argv#, env#, cwd, out, err, limit, free]..]}]
                   ["stop", [key..], grace]   ["files", id, [action..], last]   ["bye", [key..] | "all"]   what is not kept is stopped
                   ["run", id, {argv, env: [[name, value|null]..], cwd, stdin, timeout, limit}]   ["unrun", id]
@@ -20,6 +20,7 @@ a session leader; it ends when that process ends, and what is left of its group 
 the group and to descendants that left it, ``grace`` seconds, SIGKILL, and waiting until all are gone. When the stream
 ends without "bye", everything is stopped, or, with on_eof "detach", left to run with its exits recorded. Commands that
 were asked for by "run" are no jobs: they count for no cap, their output goes to the driver, and they end with the stream.
+The stream of a daemon outlives its connections, for ``patience`` seconds: see :mod:`link`.
 Exits are learnt from SIGCHLD; the kernel is asked to hand orphans of jobs to the agent (PR_SET_CHILD_SUBREAPER).
 """
 

@@ -160,7 +160,7 @@ class Slurm:
         """Jobs that are over are no error."""
         errors = [line for line in done.stderr.splitlines() if "error" in line and not _has(line, _OVER)]
         if done.code is None or done.code < 0 or errors or (done.code and not done.stderr.strip()):
-            raise SchedulerError(done.words(), done, transient=not _has(done.stderr, _NEVER))
+            raise SchedulerError(done.words(), done, transient=not any(_has(line, _NEVER) for line in errors))
 
     def find(self, marks: Sequence[str]) -> list[Command]:
         """Jobs of this user with the paths of their scripts; first the controller's, then those of the accounts."""

@@ -217,11 +217,14 @@ class Tracker:
             if again and now > (member.started_at or 0.0) + SETTLE:  # before, the answer may be older than the start
                 member.started_at = member.held = member.verdict = None
                 member.run, member.judged = member.run + 1, False
+            if not final:  # the queue has taken an end back: it runs again
+                member.verdict, member.judged = None, False
             said, member.said = member.said, (status.state, status.reason)
             return [(member.key, status)] if member.said != said else []  # thousands may wait, and nothing changes
         if member.verdict is None:
             member.verdict_at = now
-        member.verdict, member.judged = status, member.judged or final
+        said_all = status.state is not JobState.FAILED  # of other ends there is no more to know
+        member.verdict, member.judged = status, member.judged or final or said_all
         return []
 
     def doubtful(self, now: float) -> list[str]:

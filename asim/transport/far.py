@@ -52,12 +52,12 @@ class FarHost:
         """
         if not self.directory.startswith("~"):
             return self.directory
-        from .farshell import shell
+        from .farshell import ask
         from .ssh import SSHAgent
 
         agent = SSHAgent(self.host, self.options)
         try:
-            home = (await shell(await agent.link.get(), "printf '\\nASIM-LINK home %s\\n' \"$HOME\""))[-1]
+            home = (await ask(agent.link.get, "printf '\\nASIM-LINK home %s\\n' \"$HOME\""))[-1]
         finally:
             await agent.link.close()
         self.directory = home + self.directory[1:]

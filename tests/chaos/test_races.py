@@ -9,7 +9,6 @@ import anyio
 import pytest
 
 from asim import ConfigError, EntityExistsError, Experiment, FileActionError, JobState, Retry
-from asim.runtime import holder
 from tests.integration.conftest import alive, marked, pids_in, sh, until
 
 pytestmark = pytest.mark.anyio
@@ -96,10 +95,10 @@ async def test_what_ended_by_itself_was_not_stopped(exp, home):
 
 
 @pytest.mark.parametrize("verb", ["cancel", "aclose"])
-async def test_an_agent_that_hangs_is_as_good_as_dead(home, monkeypatch, verb):
+async def test_an_agent_that_hangs_is_as_good_as_dead(home, verb):
     """A stopped (SIGSTOP) agent cannot hold up cancel or aclose for ever, and its jobs do not survive."""
-    monkeypatch.setattr(holder, "KILL_MARGIN", 0.5)
     async with Experiment("exp", stop_grace=0.2) as exp:
+        exp._session._holder.patience = 0.7
         group = await exp.start(sh(exp, "m", "sleep 60"), block=False)
         await until(lambda: group[0].status is JobState.RUNNING)
         os.kill(exp._session._holder.about["pid"], signal.SIGSTOP)

@@ -12,7 +12,7 @@ import anyio
 import pytest
 
 from asim.agent.protocol import ProcessSpec
-from asim.errors import AgentError, ConfigError, FileActionError
+from asim.errors import AgentError, FileActionError
 from asim.transport import farshell
 from asim.transport.connection import AgentConnection
 from asim.transport.options import SSHOptions
@@ -74,15 +74,6 @@ def test_hosts(where):
         "h": (None, "h", None),
     }
     assert target(where) == expected[where]
-
-
-@pytest.mark.parametrize(
-    "bad", [{"port": 0}, {"connect_timeout": 0}, {"keepalive": -1}, {"cache": "here"}, {"fetch": "all"}]
-)
-def test_options_that_cannot_work(bad):
-    """What can never work is refused by its name."""
-    with pytest.raises(ConfigError, match=f"ssh.{next(iter(bad))}"):
-        SSHOptions(**bad)
 
 
 async def test_the_agent_is_sent_once(sshd, tmp_path):
@@ -258,6 +249,7 @@ async def test_signals_reach_processes_of_root(sshd, tmp_path):
         assert not alive(int((tmp_path / "child").read_text()))
 
 
+@pytest.mark.slow
 async def test_thousands_of_processes_need_one_channel(sshd, tmp_path):
     """Far more processes than MaxSessions, many of them at once, over one connection."""
     async with Proxy(sshd.port) as proxy:

@@ -231,6 +231,7 @@ async def test_commands_and_files_survive_a_cut(sshd, proxy, tmp_path):
         await until(lambda: seen == [("new", "x")])
 
 
+@pytest.mark.slow
 async def test_cut_in_the_middle_of_a_transfer(sshd, proxy, tmp_path):
     """A transfer goes on where it was: hardly more is carried than without the cut, and what arrives is right."""
     size = 32 << 20

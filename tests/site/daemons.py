@@ -17,6 +17,9 @@ READY_WITHIN = 40.0
 """Seconds until daemons must answer, on a busy machine."""
 SBIN = "/usr/sbin:/sbin:/usr/bin:/bin"
 
+_WITH_US = ("setpriv", "--pdeathsig", "TERM")
+"""A test process that is killed takes its daemons with it."""
+
 
 def lacking(*programs: str) -> str:
     """Which of these programs are not installed, in words; "" when all are."""
@@ -40,7 +43,7 @@ class Daemons:
         assert name not in self.running, name
         with (self.directory / f"{name}.out").open("ab") as log:
             self.running[name] = subprocess.Popen(
-                [*prefix, *argv], stdin=subprocess.DEVNULL, stdout=log, stderr=log, env={**self.env, **env},
+                [*_WITH_US, *prefix, *argv], stdin=subprocess.DEVNULL, stdout=log, stderr=log, env={**self.env, **env},
                 cwd=self.directory, start_new_session=True,
             )  # fmt: skip
 

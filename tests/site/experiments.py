@@ -157,15 +157,15 @@ def processes(mark: str) -> list[int]:
 
 
 @pytest.fixture
-def lab(slurm: SlurmSite, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Lab]:
+def lab(slurm: SlurmSite, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Lab:
     """A user of a Slurm without accounting."""
-    yield Lab(slurm, tmp_path, monkeypatch)
+    return Lab(slurm, tmp_path, monkeypatch)
 
 
 @pytest.fixture
-def accounted(slurm_accounting: SlurmSite, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Lab]:
+def accounted(slurm_accounting: SlurmSite, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Lab:
     """A user of a Slurm with accounting."""
-    yield Lab(slurm_accounting, tmp_path, monkeypatch)
+    return Lab(slurm_accounting, tmp_path, monkeypatch)
 
 
 class Allocated:

@@ -163,16 +163,17 @@ async def test_outside_an_allocation(lab: Lab) -> None:
     """Outside an allocation that is an error that says what is needed."""
     async with lab.experiment() as exp:
         ensemble = Ensemble("e", run_settings=sh("true"), replicas=2, placement="agent")
-        with anyio.fail_after(10), pytest.raises(UnsupportedError, match="placement = 'agent': only inside an allocation"):
+        with (
+            anyio.fail_after(10),
+            pytest.raises(UnsupportedError, match="placement = 'agent': only inside an allocation"),
+        ):
             await exp.start(ensemble)
 
 
 async def test_batch_settings(lab: Lab, allocation: Allocated) -> None:
     """Members of a batch job are not started by agents."""
     async with lab.experiment() as exp:
-        ensemble = Ensemble(
-            "e", run_settings=sh("true"), batch_settings=lab.batch(), replicas=2, placement="agent"
-        )
+        ensemble = Ensemble("e", run_settings=sh("true"), batch_settings=lab.batch(), replicas=2, placement="agent")
         with anyio.fail_after(10), pytest.raises(UnsupportedError, match="members of batch jobs are started by"):
             await exp.start(ensemble)
 
@@ -180,9 +181,7 @@ async def test_batch_settings(lab: Lab, allocation: Allocated) -> None:
 async def test_strangers(lab: Lab, allocation: Allocated) -> None:
     """Who does not know the secret is told nothing, and is in nobody's way."""
     async with lab.experiment() as exp:
-        first = await exp.start(
-            Ensemble("a", run_settings=sh("sleep 600"), replicas=1, placement="agent"), block=False
-        )
+        first = await exp.start(Ensemble("a", run_settings=sh("sleep 600"), replicas=1, placement="agent"), block=False)
         await state_of(first[0], R)
         (line,) = lab.calls("srun")
         port = int(line.split()[-2])
@@ -190,7 +189,9 @@ async def test_strangers(lab: Lab, allocation: Allocated) -> None:
         with anyio.fail_after(20):
             await exp.start(Ensemble("b", run_settings=sh("true"), replicas=8, placement="agent"), check=True)
         assert not list(Path(lab.place).glob("**/*.secret"))
-    assert all(len(answer) in (0, 98) for answer in answers), answers  # the driver's proof, which helps nobody, or nothing
+    assert all(len(answer) in (0, 98) for answer in answers), (
+        answers
+    )  # the driver's proof, which helps nobody, or nothing
 
 
 TALK = [b"", b"\n", b"a" * 32 + b"\n" + b"0" * 64 + b" host 4\n", b"GET / HTTP/1.0\r\n\r\n", b"x" * 5000, b"\0\n\n\n\n"]

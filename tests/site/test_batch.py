@@ -13,7 +13,22 @@ import pytest
 
 from asim import Ensemble, JobFailed, Retry, SubmitError
 from asim.runtime.job import Job
-from tests.site.experiments import C, F, P, R, T, X, Lab, accounted, anyio_backend, ends, lab, processes, state_of, until
+from tests.site.experiments import (
+    C,
+    F,
+    Lab,
+    P,
+    R,
+    T,
+    X,
+    accounted,
+    anyio_backend,
+    ends,
+    lab,
+    processes,
+    state_of,
+    until,
+)
 
 __all__ = ["accounted", "anyio_backend", "lab"]
 
@@ -21,7 +36,9 @@ pytestmark = [pytest.mark.anyio, pytest.mark.slow]
 PACKS = ["job", "array", "separate"]
 ODD = ("a,b", "c  d ", "e\nf", "g'h", 'i"j', "k\\l", "$HOME `id` $(id)", "*", "", "ö\udcff", "-n")
 ODD_ENV = {"ODD_A": "a,b", "ODD_B": " c\nd ", "ODD_C": "e'f\"g\\h", "ODD_D": "", "ODD_E": "$HOME=`id`"}
-SHOW = 'import os, sys, json; print(json.dumps([sys.argv[1:], {k: v for k, v in os.environ.items() if k[:4] == "ODD_"}]))'
+SHOW = (
+    'import os, sys, json; print(json.dumps([sys.argv[1:], {k: v for k, v in os.environ.items() if k[:4] == "ODD_"}]))'
+)
 
 
 def check_times(job: Job, since: float) -> None:
@@ -167,7 +184,12 @@ async def test_retries(lab: Lab, pack: str) -> None:
     async with lab.experiment() as exp:
         line = "echo $SLURM_JOB_ID; [ -e there ] || { : > there; exit 9; }"
         ensemble = Ensemble(
-            "e", batch_settings=lab.batch(), run_settings=lab.sh(line), replicas=2, pack=pack, retries=Retry(times=1, backoff=0)
+            "e",
+            batch_settings=lab.batch(),
+            run_settings=lab.sh(line),
+            replicas=2,
+            pack=pack,
+            retries=Retry(times=1, backoff=0),
         )
         await exp.generate(ensemble)
         (Path(ensemble.models[1].path or exp.exp_path + "/e/e_1") / "there").touch()
@@ -230,7 +252,11 @@ async def test_walltime(lab: Lab) -> None:
         groups = [
             await exp.start(
                 Ensemble(
-                    f"{name}-{pack}", batch_settings=lab.batch(**settings), run_settings=lab.sh(line), replicas=2, pack=pack
+                    f"{name}-{pack}",
+                    batch_settings=lab.batch(**settings),
+                    run_settings=lab.sh(line),
+                    replicas=2,
+                    pack=pack,
                 ),
                 block=False,
             )
@@ -273,9 +299,7 @@ async def test_cancel_one_packed(lab: Lab) -> None:
 async def test_cancel_tasks(lab: Lab) -> None:
     """Tasks of an array are stopped by themselves, many with one command, waiting ones too."""
     async with lab.experiment(max_concurrent=2) as exp:
-        ensemble = Ensemble(
-            "e", batch_settings=lab.batch(), run_settings=lab.sh("sleep 600"), replicas=6, pack="array"
-        )
+        ensemble = Ensemble("e", batch_settings=lab.batch(), run_settings=lab.sh("sleep 600"), replicas=6, pack="array")
         group = await exp.start(ensemble, block=False)
         for job in group[:2]:
             await state_of(job, R)
@@ -328,7 +352,9 @@ async def test_detach(lab: Lab) -> None:
     async with lab.experiment(on_exit="detach") as exp:
         ensemble = Ensemble("e", batch_settings=lab.batch(), pack="job")
         for name, line in (("good", "exit 0"), ("bad", "exit 6"), ("killed", "kill -9 $$")):
-            ensemble.add_model(exp.create_model(name, lab.sh(f"while [ ! -e {lab.place}/go ]; do sleep 0.1; done; {line}")))
+            ensemble.add_model(
+                exp.create_model(name, lab.sh(f"while [ ! -e {lab.place}/go ]; do sleep 0.1; done; {line}"))
+            )
         waiting = exp.create_model("waiting", lab.sh("true"), batch_settings=lab.batch(hold=True))
         group = await exp.start(ensemble, waiting, block=False)
         for job in group[:3]:

@@ -34,6 +34,7 @@ DEADLINE = 50
 USE = """
 import os, sys, numpy as np
 from asim import SyncClient
+os.environ.pop("SSKEYOUT", None)
 with SyncClient.from_env() as client:
     client.put_tensor("t", np.arange(4.0))
     print(client.get_tensor("t").sum(), os.environ["SR_DB_TYPE"], os.environ["SSDB"])
@@ -132,7 +133,9 @@ async def test_beside(lab: Lab, allocation: Allocated) -> None:
     """A database beside a model, in a batch job and in a step of two tasks: found at SSDB, and gone with the model."""
     with anyio.fail_after(DEADLINE):
         async with lab.experiment() as exp:
-            inside = exp.create_model("inside", lab.python(USE), batch_settings=lab.batch(time="5", partition="debug", overcommit=None))
+            inside = exp.create_model(
+                "inside", lab.python(USE), batch_settings=lab.batch(time="5", partition="debug", overcommit=None)
+            )
             step = exp.create_model("step", SrunSettings(lab.python(USE).exe, ["-c", USE], run_args={"n": 2, "N": 1}))
             for model in (step, inside):
                 model.colocate_db_tcp(port=0)

@@ -67,6 +67,18 @@ def test_started_by_hand(tmp_path_factory: pytest.TempPathFactory) -> None:
     until(lambda: not below(directory), 5)
 
 
+def test_killed(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Daemons do not outlive a test process that had no time to stop them."""
+    need_slurm()
+    directory = tmp_path_factory.mktemp("killed")
+    words = [sys.executable, "-m", "tests.site.slurm", str(directory), "1"]
+    with subprocess.Popen(words, stdout=-1, cwd=Path(__file__).parents[2]) as process:
+        assert process.stdout is not None
+        process.stdout.readline()
+        process.kill()
+    until(lambda: not below(directory), 10)
+
+
 @pytest.mark.slow
 def test_hosts_are_hosts(hosts: VirtualHosts) -> None:
     """Each has its own name and address, knows the others, and is reached by ssh from here and from each other."""

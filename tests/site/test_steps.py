@@ -14,7 +14,6 @@ from tests.site.experiments import (
     C,
     F,
     Lab,
-    R,
     T,
     X,
     allocation,
@@ -22,7 +21,6 @@ from tests.site.experiments import (
     ends,
     lab,
     processes,
-    state_of,
     until,
 )
 
@@ -91,7 +89,11 @@ async def test_mpmd(lab: Lab, allocation: Allocated) -> None:
         with anyio.fail_after(30):
             group = await exp.start(exp.create_model("m", first))
     said = group[0].stdout.read_text() + group[0].stderr.read_text()
-    assert sorted(line for line in said.splitlines() if line.startswith(("one", "two"))) == ["one a 0", "two b", "two b"], said
+    assert sorted(line for line in said.splitlines() if line.startswith(("one", "two"))) == [
+        "one a 0",
+        "two b",
+        "two b",
+    ], said
     assert ends(group) == [(F, 4)]
 
 

@@ -262,6 +262,15 @@ def test_cancelled(text: str, fine: bool) -> None:
         SLURM.cancelled(said(1, text, argv=("scancel", "9")))
 
 
+def test_one_that_is_over_does_not_decide_for_the_others() -> None:
+    """A controller that goes down between two jobs of one scancel is asked again."""
+    text = "scancel: error: Kill job error on job id {}: {}\n"
+    told = text.format(8, "Invalid job id specified") + text.format(9, "Unable to contact slurm controller")
+    with pytest.raises(SchedulerError) as caught:
+        SLURM.cancelled(said(1, told, argv=("scancel", "8", "9")))
+    assert caught.value.transient
+
+
 # -- finding
 
 

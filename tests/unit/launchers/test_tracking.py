@@ -221,7 +221,22 @@ def test_waiting_and_running(world: World) -> None:
     assert world.said == [(ONE, PENDING), (TWO, PENDING), (ONE, RUNNING), (TWO, RUNNING)]
 
 
-@pytest.mark.parametrize("verdict", [COMPLETED, FAILED, NODE_FAIL, TIMEOUT, OUT_OF_MEMORY])
+@pytest.mark.parametrize("verdict", [COMPLETED, TIMEOUT])
+def test_a_verdict_that_says_all(verdict: JobStatus, world: World) -> None:
+    """After the files' time it is believed; there is nothing that the accounting could add."""
+    world.job(ONE).answer({"12": verdict}).tick(SETTLE - 0.1)
+    assert world.ends() == {}
+    world.tick(0.2)
+    assert (world.ends(), world.tracker.doubtful(world.now)) == ({ONE: verdict}, [])
+
+
+def test_a_verdict_that_is_taken_back(world: World) -> None:
+    """A job that is in the queue again after its end (requeued) has not ended."""
+    world.job(ONE).answer({"12": NODE_FAIL}).answer({"12": PENDING}).settled()
+    assert world.ends() == {}
+
+
+@pytest.mark.parametrize("verdict", [FAILED, NODE_FAIL, OUT_OF_MEMORY])
 def test_a_verdict_without_files(verdict: JobStatus, world: World) -> None:
     """A job of one member without files ended as the scheduler says, after the files' time and the accounting."""
     world.job(ONE).answer({"12": verdict}).tick(SETTLE - 0.1)
@@ -233,10 +248,8 @@ def test_a_verdict_without_files(verdict: JobStatus, world: World) -> None:
 
 
 def test_cancelled_in_the_queue(world: World) -> None:
-    """Nothing is waited for but the accounting when a job was cancelled that had not begun; else its files are."""
-    world.job(ONE).job(TWO, name="13").files(start(2)).answer({"12": CANCELLED, "13": CANCELLED})
-    assert world.tracker.doubtful(world.now) == ["12"]
-    world.judged()
+    """Nothing is waited for when a job was cancelled that had not begun; else its files are."""
+    world.job(ONE).job(TWO, name="13").files(start(2)).answer({"12": CANCELLED, "13": CANCELLED}).tick(0)
     assert world.ends() == {ONE: CANCELLED}
 
 
