@@ -6,6 +6,7 @@ for all of them.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Protocol
@@ -24,6 +25,8 @@ AT_ONCE = 8
 """Commands to the workload manager at the same time."""
 ANSWER = 120.0
 """Seconds that one command may take."""
+SUBMIT = 180.0
+"""Seconds that a submit may take: a full queue can hold it up for two minutes."""
 PATIENCE = 120.0
 """Seconds for which a submit or a cancel is tried again when the workload manager is away or refuses for now."""
 LOOKS = 3
@@ -115,12 +118,15 @@ class Scheduler:
             if ids:
                 await self._query(by, shares, ids)
             self._asked_at = anyio.current_time()
-            self._took = self._asked_at - began
+            self._took = 0.0 if self._failures else self._asked_at - began
 
     async def _query(self, by: Party, shares: Mapping[Party, Sequence[str]], ids: Sequence[str]) -> None:
         found, whole = await self._read(by, self.dialect.status(ids), self.dialect.read_status)
         for party, share in shares.items():
             party.answer(found, share if whole else [job for job in share if job in found], False)
+        if stuck := set(self.dialect.lingering(found)) & {*ids, *(job for job in found if job.partition(".")[0] in ids)}:
+            with contextlib.suppress(SchedulerError):  # the next answer has it still
+                await self.cancel(by, sorted(stuck))
         doubts = {party: list(party.doubtful()) for party in shares}
         asked = [job for share in doubts.values() for job in share]
         questions = self.dialect.account(asked) if asked else []
@@ -170,7 +176,7 @@ class Scheduler:
         end = anyio.current_time() + self.patience
         while True:
             async with self._limiter:
-                done = await by.run(command, ANSWER)
+                done = await by.run(command, SUBMIT)
             try:
                 job = self.dialect.submitted(done)
             except SubmitError as exc:

@@ -110,6 +110,9 @@ class Dialect(Protocol):
     def read_account(self, done: Completed) -> Mapping[str, JobStatus]:
         """What that answer proves; {} when the site keeps no accounts."""
 
+    def lingering(self, found: Mapping[str, JobStatus]) -> list[str]:
+        """Those of an answer's jobs that have failed and yet stay in the queue until they are deleted."""
+
     def cancel(self, jobs: Sequence[str]) -> list[Command]:
         """Ends jobs or tasks, as many in one command as can be: SIGTERM first, SIGKILL after the scheduler's grace."""
 

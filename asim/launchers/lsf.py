@@ -124,6 +124,10 @@ class LSF:
 
     # --- cancel
 
+    def lingering(self, found: Mapping[str, JobStatus]) -> list[str]:
+        """None do."""
+        return []
+
     def cancel(self, jobs: Sequence[str]) -> list[Command]:
         return [Command(("bkill", *jobs[at : at + _IDS])) for at in range(0, len(jobs), _IDS)]
 

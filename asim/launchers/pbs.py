@@ -141,6 +141,10 @@ class PBS:
 
     # --- cancel
 
+    def lingering(self, found: Mapping[str, JobStatus]) -> list[str]:
+        """None do."""
+        return []
+
     def cancel(self, jobs: Sequence[str]) -> list[Command]:
         """Tasks of one array go to commands of their own: ``qdel`` makes one wrong id of several, and deletes none."""
         return [Command(("qdel", *ids[at : at + _IDS])) for ids in _apart(jobs) for at in range(0, len(ids), _IDS)]

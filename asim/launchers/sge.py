@@ -57,6 +57,9 @@ _LATER = (
 _NO_ACCOUNTS = ("not found", "no jobs running since startup", "No such file or directory")
 
 
+_STAYS = "it could not be started, and stays in the queue until it is deleted"
+
+
 class SGE:
     """Grid Engine's language; see :class:`~asim.launchers.dialect.Dialect`."""
 
@@ -111,6 +114,10 @@ class SGE:
         """
         last = {_task(record): record for record in _records(done)}
         return {job: _ended(record) for job, record in last.items() if _failed(record) not in _AGAIN}
+
+    def lingering(self, found: Mapping[str, JobStatus]) -> list[str]:
+        """Jobs in state ``E``."""
+        return [job for job, status in found.items() if status.reason.endswith(_STAYS)]
 
     def cancel(self, jobs: Sequence[str]) -> list[Command]:
         """``qdel``; a task is deleted as ``12.3``."""
@@ -169,8 +176,7 @@ def _listed(row: ET.Element) -> JobStatus:
     """One job or task. The letters of its state: E error, d deleted, q queued, h held, r running, s S T suspended."""
     letters = row.findtext("state", "")
     if "E" in letters:
-        words = "it could not be started, and stays in the queue until somebody deletes it"
-        return JobStatus(JobState.FAILED, 0.0, None, f"{letters}: {words}")
+        return JobStatus(JobState.FAILED, 0.0, None, f"{letters}: {_STAYS}")
     if "q" in letters or "w" in letters:
         return JobStatus(JobState.PENDING, 0.0, None, f"{letters}: {'held' if 'h' in letters else 'waits'}")
     if letters.strip("R") == "t":

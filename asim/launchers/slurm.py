@@ -152,6 +152,10 @@ class Slurm:
         }
         return {job: status for job, status in found.items() if status.state.terminal}
 
+    def lingering(self, found: Mapping[str, JobStatus]) -> list[str]:
+        """None do."""
+        return []
+
     def cancel(self, jobs: Sequence[str]) -> list[Command]:
         """``scancel``: SIGTERM, and SIGKILL after the site's ``KillWait``."""
         return [Command(("scancel", *chunk.split(","))) for chunk in _chunks(jobs)]

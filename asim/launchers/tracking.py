@@ -18,7 +18,6 @@ SETTLE = 2.0
 """Seconds that a member's file may come after the scheduler's word that the job has ended (a shared file system)."""
 HELD = 20.0
 """Seconds after which a member that was killed in a job that goes on counts as failed."""
-_NOTHING = JobStatus(JobState.LOST, 0.0)
 Evidence = list[tuple[JobKey, JobStatus]]
 
 
@@ -31,8 +30,7 @@ class _Member:
     :ivar held: it was killed by a signal; why is not known yet.
     :ivar said: what the scheduler said last while it had not ended.
     :ivar verdict: the scheduler's word about the end of its job or task, and when that came.
-    :ivar missed_at: since when no answer mentions it, though one should.
-    :ivar gone_at: when the last of these answers came.
+    :ivar missed_at: since when no answer mentions it, though one should; the last of these came at ``gone_at``.
     """
 
     key: JobKey
@@ -175,7 +173,7 @@ class Tracker:
         end = end_of(text)
         if end is None:
             return []
-        if not end.killed:
+        if not (end.killed or (member.asked and member.alone and member.started_at is not None)):
             return self._end(member, end.status)
         if number < member.run:
             return []  # it is run again; one that ended by itself would not be
@@ -229,16 +227,16 @@ class Tracker:
 
     def doubtful(self, now: float) -> list[str]:
         """Jobs that the accounting should be asked about: ended, or gone, and nothing has said how."""
-        ended = [member.job for member in self._members.values() if self._ripe(member, now) and not member.judged]
-        gone = [member.job for member in self._members.values() if member.missed_at is not None]
-        return list(dict.fromkeys([*ended, *gone]))
+        found = [
+            m.job for m in self._members.values() if m.missed_at is not None or (self._ripe(m, now) and not m.judged)
+        ]
+        return list(dict.fromkeys(found))
 
     def judged(self, jobs: Iterable[str]) -> None:
         """The accounting was asked about these; there is nothing more to be learnt about their ends."""
-        for job in jobs:
-            if job in self._jobs:
-                for member in self._jobs[job].members.values():
-                    member.judged = True
+        for job in [self._jobs[name] for name in jobs if name in self._jobs]:
+            for member in job.members.values():
+                member.judged = True
 
     def settle(self, now: float) -> Evidence:
         """What the passing of time decides."""
@@ -275,8 +273,11 @@ class Tracker:
     def _conclude(self, member: _Member) -> Evidence:
         """The scheduler's word, and the member's own if it was killed."""
         verdict, held = member.verdict, member.held
+        if member.asked and held and (held.code or 0) >= 0:  # it ended by itself, before the stop came or because of it
+            after = verdict is not None and verdict.state is JobState.CANCELLED
+            return self._end(member, JobStatus(JobState.CANCELLED, held.time, held.code, "stopped") if after else held)
         if member.asked and (verdict is None or verdict.state in (JobState.FAILED, JobState.LOST)):
-            when, code = (held or verdict or _NOTHING).time, held.code if held else None
+            (when, code) = (held.time, held.code) if held else (verdict.time if verdict else 0.0, None)
             return self._end(member, JobStatus(JobState.CANCELLED, when, code, "stopped"))
         if verdict is None:
             return self._end(member, held) if held else []
@@ -284,8 +285,11 @@ class Tracker:
             verdict = verdict._replace(reason="stopped")
         if held is not None:
             same = verdict.code is not None and (verdict.code >= 0 or verdict.code == held.code)
+            code = (
+                verdict.code if (verdict.code or 1) < 0 else held.code
+            )  # above 128 it is the script's word for this one
             ours = verdict.state is JobState.COMPLETED or (verdict.state is JobState.FAILED and same)
-            return self._end(member, held if ours else verdict._replace(code=verdict.code or held.code))
+            return self._end(member, held if ours else verdict._replace(code=code))
         if verdict.state is JobState.FAILED and not member.alone and (verdict.code or 0) > 0:
             words = f"its batch job ended with exit code {verdict.code}, and nothing tells how this member did"
             return self._end(member, JobStatus(JobState.LOST, verdict.time, reason=words))

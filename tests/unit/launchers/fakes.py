@@ -58,6 +58,9 @@ class FakeDialect:
         if done.code != 0:
             raise SchedulerError(done.words(), done)
 
+    def lingering(self, found: Mapping[str, JobStatus]) -> list[str]:
+        return [job for job, status in found.items() if "lingers" in status.reason]
+
     def find(self, marks: Sequence[str]) -> list[Command]:
         return [Command(("find", *marks))]
 

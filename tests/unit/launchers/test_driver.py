@@ -380,3 +380,13 @@ async def test_who_shares_a_scheduler() -> None:
 
     others.append(await anyio.to_thread.run_sync(elsewhere))
     assert len({id(one) for one in (slurm, *others)}) == 4
+
+
+async def test_what_lingers_is_deleted(clock: Clock, manager: Manager) -> None:
+    """A failed job that would stay in the queue for ever is deleted, if it is one of ours."""
+    scheduler, asker = joined(manager, "1", "2")
+    manager.put(JobState.FAILED, "1", reason="it lingers")
+    manager.put(JobState.FAILED, "2", "9", reason="it is gone")
+    clock.now += 30
+    await scheduler.ask(asker)
+    assert manager.of("cancel") == [("1",)]

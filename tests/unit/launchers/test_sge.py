@@ -137,8 +137,8 @@ def test_one_query_for_all() -> None:
         ("ts", JobState.RUNNING, "ts: it is suspended"),
         ("z", JobState.RUNNING, "z: it has ended"),
         ("dRr", JobState.RUNNING, "dRr: it is being deleted"),
-        ("Eqw", JobState.FAILED, "Eqw: it could not be started, and stays in the queue until somebody deletes it"),
-        ("EhRqw", JobState.FAILED, "EhRqw: it could not be started, and stays in the queue until somebody deletes it"),
+        ("Eqw", JobState.FAILED, "Eqw: it could not be started, and stays in the queue until it is deleted"),
+        ("EhRqw", JobState.FAILED, "EhRqw: it could not be started, and stays in the queue until it is deleted"),
     ],
 )
 def test_states(letters: str, state: JobState, reason: str) -> None:
