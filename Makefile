@@ -4,7 +4,7 @@ VENV   ?= .venv
 BIN     = $(VENV)/bin
 PIP     = $(BIN)/python -m pip --disable-pip-version-check -q
 
-.PHONY: help smartredis demo demo-mpi demo-database demo-inference demo-training test test-all lint type docs bench bench-databases bench-inference coverage wheel clean ml
+.PHONY: help smartredis demo demo-mpi demo-database demo-inference demo-training test test-all lint type docs bench bench-databases bench-inference bench-schedulers coverage wheel clean ml
 help:
 	@echo "make demo      a real sweep of LAMMPS with a database and a network in it, from nothing; says where the results are"
 	@echo "make demo-mpi  the same with every member on 2 MPI ranks"
@@ -111,6 +111,9 @@ bench: $(VENV)/.bench
 bench-databases: $(VENV)/.bench
 	$(BIN)/python benchmarks/databases.py
 	$(BIN)/python benchmarks/tensors.py
+
+bench-schedulers: $(VENV)/.test
+	$(BIN)/python benchmarks/schedulers.py
 
 bench-inference: $(VENV)/.bench ml smartredis
 	$(BIN)/python benchmarks/inference.py

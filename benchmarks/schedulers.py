@@ -82,7 +82,9 @@ async def array(place: str) -> Row:
         bare = []
         for _ in range(5):
             began = time.perf_counter()
-            job = subprocess.check_output(["sbatch", "--parsable", f"--array=0-{ARRAY - 1}", str(scripts[0])], text=True)
+            job = subprocess.check_output(
+                ["sbatch", "--parsable", f"--array=0-{ARRAY - 1}", str(scripts[0])], text=True
+            )
             bare.append(time.perf_counter() - began)
             subprocess.run(["scancel", job.strip()], check=True)
         await group.cancel()
@@ -100,7 +102,9 @@ async def noticing(place: str, files: bool) -> Row:
         batch = exp.create_batch_settings(nodes=1, time="00:10:00")
         for number in range(8):
             sleep = ["-c", f"sleep {2 + number * 0.13}; date +%s.%N"]
-            model = exp.create_model(f"m{number}", exp.create_run_settings("/bin/sh", sleep, run_command=""), batch_settings=batch)
+            model = exp.create_model(
+                f"m{number}", exp.create_run_settings("/bin/sh", sleep, run_command=""), batch_settings=batch
+            )
             group = await exp.start(model)
             assert group.status is JobState.COMPLETED
             late.append(time.time() - float(Path(group.jobs[0].spec.stdout).read_text()))
@@ -135,7 +139,9 @@ async def far(place: str, port: int) -> Row:
     """1000 processes over one SSH connection, and the same by asyncssh, eight channels at a time."""
     import asyncssh
 
-    options = SSHOptions(port=port, config=(), known_hosts=f"{place}/known_hosts", identity_files=f"{place}/id", fetch="never")
+    options = SSHOptions(
+        port=port, config=(), known_hosts=f"{place}/known_hosts", identity_files=f"{place}/id", fetch="never"
+    )
     async with Experiment("bench", f"{place}/exp", host="root@127.0.0.1", ssh=options) as exp:
         await exp.start(exp.create_model("warm", exp.create_run_settings("/bin/true")))
         ensemble = exp.create_ensemble("e", run_settings=exp.create_run_settings("/bin/true"), replicas=FAR)
@@ -207,12 +213,24 @@ def measure(only: str, rounds: int) -> Iterator[Row]:
                     yield row("array of 1000 submitted / one bare sbatch", ours / bare, "<= 1.5", note)
                 if wanted("noticing"):
                     late = child("files", env=env)["late"]
-                    yield row("end noticed by the members' files, s", statistics.median(late), "<= 1", f"worst {max(late):.2f}")
+                    yield row(
+                        "end noticed by the members' files, s",
+                        statistics.median(late),
+                        "<= 1",
+                        f"worst {max(late):.2f}",
+                    )
                     late = child("queue", env=env)["late"]
-                    yield row("end noticed by the queue, s", statistics.median(late), "<= 2 polls", f"worst {max(late):.2f}")
+                    yield row(
+                        "end noticed by the queue, s", statistics.median(late), "<= 2 polls", f"worst {max(late):.2f}"
+                    )
                 if wanted("waiting"):
                     found = child("waiting", env=env)
-                    yield row("driver CPU while 10,000 jobs wait, % of a core", 100 * found["driver"], "<= 1", f"submitted in {found['start']:.2f} s")
+                    yield row(
+                        "driver CPU while 10,000 jobs wait, % of a core",
+                        100 * found["driver"],
+                        "<= 1",
+                        f"submitted in {found['start']:.2f} s",
+                    )
         if wanted("far"):
             server = SSHServer(Path(scratch) / "ssh")
             try:
@@ -221,7 +239,12 @@ def measure(only: str, rounds: int) -> Iterator[Row]:
             finally:
                 server.stop()
             ratio = statistics.median(one["asyncssh"] / one["ours"] for one in rows)
-            yield row("1000 processes over SSH: asim / asyncssh by 8", ratio, ">= 5", f"{_median(rows, 'ours'):.2f} s / {_median(rows, 'asyncssh'):.2f} s")
+            yield row(
+                "1000 processes over SSH: asim / asyncssh by 8",
+                ratio,
+                ">= 5",
+                f"{_median(rows, 'ours'):.2f} s / {_median(rows, 'asyncssh'):.2f} s",
+            )
 
 
 def compare_steps(env: dict[str, str], rounds: int) -> Iterator[Row]:
@@ -240,8 +263,18 @@ def compare_steps(env: dict[str, str], rounds: int) -> Iterator[Row]:
     at_once, seconds = min(((count, statistics.median(times)) for count, times in bare.items()), key=lambda one: one[1])
     mine, most, warm = (STEPS / statistics.median(times) for times in (ours, agents, again))
     best = STEPS / seconds
-    yield row("200 srun steps: rate / best bare loop", mine / best, ">= 0.85", f"{mine:.0f}/s, xargs -P {at_once}: {best:.0f}/s")
-    yield row("200 members by agents: rate / best bare loop", most / best, ">= 5", f"{most:.0f}/s with the start of the agents, then {warm:.0f}/s")
+    yield row(
+        "200 srun steps: rate / best bare loop",
+        mine / best,
+        ">= 0.85",
+        f"{mine:.0f}/s, xargs -P {at_once}: {best:.0f}/s",
+    )
+    yield row(
+        "200 members by agents: rate / best bare loop",
+        most / best,
+        ">= 5",
+        f"{most:.0f}/s with the start of the agents, then {warm:.0f}/s",
+    )
 
 
 def row(what: str, value: float, goal: str, note: str) -> Row:

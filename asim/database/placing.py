@@ -78,6 +78,8 @@ def _job(
             )
         )
         command, env = step.argv, dict(step.env)
+        if context.capabilities.launcher == "slurm" and settings.FAMILY != "srun":
+            env.setdefault("SLURM_OVERLAP", "1")  # of the srun in mpirun: its step would keep others off these nodes
     return JobSpec(
         name=shard.name,
         model=shard,

@@ -121,9 +121,9 @@ def _told(folder: Path) -> Iterator[tuple[JobKey, JobStatus]]:
     """What members of batch jobs said of themselves; of one that was run again, of its last run."""
     last: dict[int, int] = {}
     for path in folder.glob("[0-9]*.[0-9]*.*"):
-        key, number, _ = path.name.split(".", 2)
-        if key.isdecimal() and number.isdecimal():
-            last[int(key)] = max(int(number), last.get(int(key), 0))
+        words = path.name.split(".")
+        if words[0].isdecimal() and words[1].isdecimal():
+            last[int(words[0])] = max(int(words[1]), last.get(int(words[0]), 0))
     for key, number in last.items():
         started, ended = ((folder / f"{key}.{number}.{kind}") for kind in ("start", "end"))
         if started.exists():

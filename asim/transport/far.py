@@ -25,6 +25,9 @@ if TYPE_CHECKING:
 
 READ = 'for p; do [ -f "$p" ] && base64 < "$p" | tr -d "\\n"; echo; done'
 EXIST = 'for p; do if [ -e "$p" ] || [ -L "$p" ]; then echo y; else echo n; fi; done'
+PART = '[ ! -f "$2" ] || tail -c +"$1" "$2" | head -c "$3"'
+PIECE = 4 << 20
+"""Bytes that are read of a file at once."""
 SLICE = 200
 """Paths that one command is given."""
 FIND = 60.0
@@ -92,9 +95,9 @@ class FarHost:
         return frozenset(path for path, answer in zip(wanted, answers, strict=True) if answer == "y")
 
     async def read_from(self, path: str, offset: int) -> bytes:
-        """What a file has from ``offset`` on; b"" if it is not there."""
+        """What a file has from ``offset`` on, :data:`PIECE` bytes at most; b"" if it is not there."""
         _, talk = self._ready()
-        done = await talk.run(("tail", "-c", f"+{offset + 1}", path), timeout=FIND)
+        done = await talk.run(("sh", "-c", PART, "sh", str(offset + 1), path, str(PIECE)), timeout=FIND)
         return done.stdout.encode("utf-8", "surrogateescape") if done.code == 0 else b""
 
     async def _each(self, script: str, paths: Sequence[str]) -> list[str]:
@@ -200,7 +203,7 @@ def directory_of(name: str, given: str | None) -> str:
 
     :raises ConfigError: it is relative.
     """
-    path = given or f"~/{name}"
+    path = f"~/{name}" if given in (None, name) else given  # an Experiment has its name for a directory by default
     if not path.startswith(("/", "~/")):
         raise ConfigError(
             allowed("exp_path", path, "with host= it must be absolute, or begin with ~/ (the home there)")

@@ -29,6 +29,8 @@ from tests.servers import until
 RECORDED = ROOT / "openpbs" / "23.06.06"
 TEN = 10.0
 
+pytestmark = pytest.mark.slow
+
 
 class Site:
     """A directory in which commands are run, with a fake's own before all others.

@@ -32,6 +32,8 @@ from tests.site.slurm import slurm_site as slurm_site
 GRACE = 1.0
 Make = Callable[[str, JobSpec], JobSpec]
 
+pytestmark = pytest.mark.slow
+
 
 def launched(word: str, environ: Mapping[str, str], place: Path, far: FarHost | None = None) -> ScheduledLauncher:
     """A launcher of a workload manager that asks often."""
@@ -41,7 +43,9 @@ def launched(word: str, environ: Mapping[str, str], place: Path, far: FarHost | 
     def agent() -> LocalLauncher:
         what: dict[str, Any] = {"run": "contract", "max_concurrent": None, "grace": GRACE, "detach": False}
         records = f"{place}/records"
-        return FarLauncher(config, far, records=records, **what) if far else LocalLauncher(config, records=records, **what)
+        return (
+            FarLauncher(config, far, records=records, **what) if far else LocalLauncher(config, records=records, **what)
+        )
 
     return ScheduledLauncher(
         agent,
@@ -116,7 +120,6 @@ class TestFar(LauncherContract):
         return lambda name, kind: job(name, kind, tmp_path)
 
 
-@pytest.mark.slow
 class TestSlurmFromAfar(LauncherContract):
     """Batch jobs of a Slurm whose commands are at the other end of an SSH connection."""
 
@@ -140,7 +143,6 @@ class TestSlurmFromAfar(LauncherContract):
         return batches(tmp_path, SbatchSettings(time="00:10:00"))
 
 
-@pytest.mark.slow
 class TestSGE(LauncherContract):
     """Batch jobs of a real Grid Engine."""
 

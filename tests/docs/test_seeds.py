@@ -33,8 +33,9 @@ async def test_model_initialize_a_standard_model(home):
     await exp.aclose()
 
 
-async def test_model_files(home):
+async def test_model_files(home, monkeypatch):
     """Model, "Files": a tagged file is configured into the model's directory; a tag that names nothing keeps its text."""
+    monkeypatch.setenv("PATH", str(home))  # the commands of a workload manager may be installed here, without a cluster
     (home / "configure_inputs.txt").write_text("THERMO = ;10;\n")
     application, exe_ex = str(home / "application"), sys.executable
     (home / "application").write_text("print(open('configure_inputs.txt').read())")

@@ -263,6 +263,20 @@ def read_terminal(fd: int) -> bytes:
         return b""
 
 
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["--launcher", "slrum"], "launcher = 'slrum': must be auto or one of local, slurm, pbs"),
+        (["--host", "nobody@no-such-host.invalid"], "no-such-host.invalid cannot be reached"),
+    ],
+    ids=["launcher", "host"],
+)
+def test_a_place_that_is_not_there_is_told(lammps: str, tmp_path: Path, options: list[str], words: str) -> None:
+    """An unknown launcher, or a host that cannot be reached, is one line and no traceback."""
+    ended = finish([sys.executable, SCRIPT, "--results", tmp_path / "results", *options], ENVIRONMENT)
+    assert ended.returncode == 1 and words in ended.stderr and "Traceback" not in ended.stderr
+
+
 @pytest.mark.parametrize("options", [["--ranks", "0"], ["--max-concurrent", "-1"], ["--ranks", "two"]], ids=" ".join)
 def test_bad_options_are_refused(
     script: ModuleType, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], options: list[str]

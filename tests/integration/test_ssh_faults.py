@@ -23,7 +23,7 @@ from tests.integration.ssh import Proxy, SSHServer, need_sshd
 from tests.integration.ssh import sshd as sshd
 from tests.integration.test_ssh import connected, ended, specs
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.slow]
 
 ONCE = ("/bin/sh", "-c", 'echo >> "count.${ASIM_JOB_ID##*.}"')
 

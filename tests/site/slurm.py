@@ -40,6 +40,7 @@ class SlurmSite(Daemons):
     def __init__(self, directory: Path, nodes: int = 4, *, accounting: bool = False, age: int = 3600) -> None:
         assert len(str(directory)) < 70, f"too long for sockets: {directory}"
         self.nodes, self.accounting, self.conf = nodes, accounting, directory / "slurm.conf"
+        self.names = [f"n{number}" for number in range(1, nodes + 1)]
         path = f"{os.environ.get('PATH', '')}:{SBIN}"
         inherited = {name: value for name, value in os.environ.items() if not name.startswith(("SLURM_", "SBATCH_"))}
         super().__init__(directory, {**inherited, "PATH": path, "SLURM_CONF": str(self.conf)})
@@ -61,8 +62,8 @@ class SlurmSite(Daemons):
             if self.accounting:
                 self._database()
             self.up()
-            for number in range(1, self.nodes + 1):
-                self.start_node(f"n{number}")
+            for name in self.names:
+                self.start_node(name)
             self.ready("sinfo", "-h", "-t", "idle", "-p", "debug", "-o", "%D", said=str(self.nodes), what="the nodes")
         except BaseException:
             self.__exit__()
@@ -85,9 +86,9 @@ class SlurmSite(Daemons):
         """Cancel all jobs and wait until nothing of them is left; all nodes are made usable again."""
         if "slurmctld" not in self.running:
             self.up()
-        for number in range(1, self.nodes + 1):
-            if f"n{number}" not in self.running:
-                self.start_node(f"n{number}")
+        for name in self.names:
+            if name not in self.running:
+                self.start_node(name)
         self.run("scancel", "-u", "root", check=False)
         states = "pending,running,suspended,completing,configuring,stopped,requeued"
         until(lambda: not self.run("squeue", "-h", "-t", states).stdout, READY_WITHIN, "the end of all jobs")
