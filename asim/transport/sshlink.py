@@ -206,7 +206,7 @@ class Link:
         given = {
             "username": user or (own.username if last else None),
             "port": port or (own.port if last else None),
-            "config": _paths(own.config),
+            "config": () if own.config is None else _paths(own.config) or None,  # (): what OpenSSH reads; None: nothing
             "client_keys": _paths(own.identity_files),
             "tunnel": tunnel or None,
             "agent_forwarding": own.agent_forwarding or None,

@@ -17,7 +17,7 @@ from asim.transport import farshell
 from asim.transport.connection import AgentConnection
 from asim.transport.options import SSHOptions
 from asim.transport.ssh import SSHAgent
-from asim.transport.sshlink import target
+from asim.transport.sshlink import Link, target
 from tests.contract.test_contracts import oldest_python
 from tests.integration.conftest import alive, until
 from tests.integration.ssh import Proxy, SSHServer, need_sshd
@@ -412,3 +412,12 @@ def test_the_agent_is_the_same_file_every_time():
     assert package() == (name, data)
     listed = set(zipfile.ZipFile(io.BytesIO(data)).namelist())
     assert listed == {path.name for path in AGENT.glob("*.py")} - {"__init__.py", "protocol.py"}
+
+
+@pytest.mark.parametrize(("config", "port"), [(None, 2999), ((), 22)])
+def test_the_usual_config_file(config, port, tmp_path, monkeypatch):
+    """Without other words ~/.ssh/config is read, as every SSH program does; with none, it is not."""
+    (tmp_path / ".ssh").mkdir()
+    (tmp_path / ".ssh/config").write_text(f"Host far\n  HostName 127.0.0.1\n  Port {2999}\n")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert Link("far", SSHOptions(config=config), None)._prepare("far", None, True)[0].port == port

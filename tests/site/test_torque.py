@@ -38,7 +38,7 @@ async def test_ends(lab: TorqueLab) -> None:
 
 
 async def test_array(lab: TorqueLab) -> None:
-    async with lab.experiment(lost_after=10) as exp:
+    async with lab.experiment() as exp:
         ensemble = Ensemble("e", batch_settings=lab.qsub(), pack="array", run_settings=lab.sh("env | grep PBS; echo hi"), replicas=4)
         with anyio.fail_after(DEADLINE):
             group = await exp.start(ensemble)

@@ -33,7 +33,7 @@ class TorqueLab(Lab):
             environ.delenv(name)
 
     def experiment(self, name: str = "exp", **options: Any) -> Experiment:
-        return super().experiment(name, **{"launcher": "torque", **options})
+        return Experiment(name, launcher="torque", min_poll=0.2, max_poll=1, stop_grace=2, **options)
 
     def qsub(self, **options: Any) -> QsubBatchSettings:
         """Batch settings; Slurm reads their directives."""
@@ -44,7 +44,8 @@ def need_torque() -> None:
     """Skip where the wrappers are not, or lack what they use."""
     if gone := [name for name in (*WRAPPERS, "sbatch") if not (PREFIX / "usr/bin" / name).exists()]:
         missing(f"no {', '.join(gone)} in {PREFIX}/usr/bin, where Slurm's wrappers for Torque belong")
-    if subprocess.run(["perl", "-MSlurm", "-e", "1"], capture_output=True, check=False).returncode:
+    found = ("/usr/bin/perl", "-e", 'exit !grep { -e "$_/Slurm.pm" } @INC')  # to load it takes a cluster
+    if subprocess.run(found, check=False).returncode:
         missing("not installed: libslurm-perl")
 
 
