@@ -57,15 +57,16 @@ class Launching:
         from .launchers.registry import capabilities_of, launcher_of
 
         word = _detected(launcher, far) if isinstance(launcher, str) else launcher
-        if far is not None and not isinstance(word, str):
-            raise ConfigError(allowed("host", far.host, "a launcher of your own says itself where it runs jobs"))
         can = capabilities_of(word)
+        own = launcher_of(word) if isinstance(word, str) else word
+        if far is not None and own is not None:
+            raise ConfigError(allowed("host", far.host, f"the launcher {word!r} says itself where it runs jobs"))
         least, most = seconds("min_poll", min_poll) or 0.0, seconds("max_poll", max_poll) or 0.0
         if least > most:
             raise ConfigError(allowed("min_poll", min_poll, f"must not be more than max_poll, which is {max_poll!r}"))
         return cls(
             capabilities=replace(can, local_programs=False, patience=FAR_PATIENCE) if far else can,
-            own=launcher_of(word) if isinstance(word, str) else word,
+            own=own,
             max_concurrent=_whole("max_concurrent", max_concurrent),
             on_exit=one_of("on_exit", on_exit, ON_EXIT),
             grace=0.0 if stop_grace == 0 else seconds("stop_grace", stop_grace) or 0.0,
@@ -89,7 +90,7 @@ class Launching:
             agent,
             self.capabilities,
             config,
-            where=self.far.host if self.far else "",
+            where=self.far.where if self.far else "",
             experiment=experiment,
             run=token,
             throttle=self.max_concurrent,

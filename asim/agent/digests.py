@@ -7,6 +7,8 @@ import stat
 import sys
 import time
 
+from text import raw
+
 PIECE = 1 << 20
 KEPT = 20000  # files whose digest is remembered
 FRESH = 3.0  # seconds after which a file that is written again has another time, on any file system
@@ -48,15 +50,15 @@ def main(memory):
     memory, answers = os.path.expanduser(memory), []
     known, changed, now = load(memory), False, time.time()
     for path in json.load(sys.stdin):
-        path = os.path.expanduser(path)
+        file = os.path.expanduser(raw(path))
         try:
-            info = os.stat(path)
+            info = os.stat(file)
             if not stat.S_ISREG(info.st_mode):
                 raise OSError("no file")
             mark = [info.st_size, int(info.st_mtime * 1e6), info.st_ino]
             row = known.pop(path, None)
             changed = changed or row is None or row[:3] != mark
-            row = row if row and row[:3] == mark else mark + [digest(path)]
+            row = row if row and row[:3] == mark else mark + [digest(file)]
             if info.st_mtime < now - FRESH:
                 known[path] = row  # last: the latest are kept
             answers.append([info.st_size, row[3]])

@@ -80,8 +80,12 @@ class Link(Stream):
             self.newcomer = None
             self.drop()
             self.sock, self.fd, self.alone = sock, sock.fileno(), None
-            sock.send(struct.pack("!Q", self.received))  # 8 bytes into an empty socket
             self.told, self.sent = self.received, 0
+            try:
+                sock.send(struct.pack("!Q", self.received))  # 8 bytes into an empty socket
+            except OSError:  # it has gone again: its link was cut
+                self.drop()
+                return
             self.acknowledged(count)
             self.flush()
 

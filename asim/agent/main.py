@@ -281,6 +281,9 @@ def main(arguments):
             path = listener.getsockname()
             try:
                 Agent(lambda poller: link.Link(listener, poller)).loop()
+            except Exception:  # in the log before it is seen to be empty, and removed
+                sys.excepthook(*sys.exc_info())
+                raise SystemExit(1)
             finally:
                 link.remove(path)
         return

@@ -51,10 +51,7 @@ class _Member:
 
 @dataclass(slots=True)
 class _Job:
-    """One submit.
-
-    :ivar tasks: id of a task -> its member; empty for what is no array.
-    """
+    """One submit; ``tasks`` has the member of each task's id, and nothing for what is no array."""
 
     id: str
     members: dict[JobKey, _Member]
@@ -136,8 +133,7 @@ class Tracker:
 
     def unstarted(self, keys: Iterable[JobKey]) -> list[JobKey]:
         """Tasks of arrays that wait in the queue. (Slurm has nothing to say of those that are cancelled then.)"""
-        found = [member for key in keys if (member := self._members.get(key)) and self._jobs[member.job].tasks]
-        return [member.key for member in found if self._waits(member)]
+        return [key for key in keys if (m := self._members.get(key)) and self._jobs[m.job].tasks and self._waits(m)]
 
     def _waits(self, member: _Member) -> bool:
         running = member.started_at is not None or (member.said and member.said[0] is JobState.RUNNING)
@@ -227,10 +223,8 @@ class Tracker:
 
     def doubtful(self, now: float) -> list[str]:
         """Jobs that the accounting should be asked about: ended, or gone, and nothing has said how."""
-        found = [
-            m.job for m in self._members.values() if m.missed_at is not None or (self._ripe(m, now) and not m.judged)
-        ]
-        return list(dict.fromkeys(found))
+        found = (m for m in self._members.values() if m.missed_at is not None or (self._ripe(m, now) and not m.judged))
+        return list(dict.fromkeys(member.job for member in found))
 
     def judged(self, jobs: Iterable[str]) -> None:
         """The accounting was asked about these; there is nothing more to be learnt about their ends."""
@@ -242,8 +236,8 @@ class Tracker:
         """What the passing of time decides."""
         out: Evidence = []
         for member in list(self._members.values()):
-            job = self._jobs[member.job]
-            goes_on = not member.verdict and now > member.held_at + HELD and job.seen_at > member.held_at
+            seen_since = self._jobs[member.job].seen_at > member.held_at
+            goes_on = not member.verdict and now > member.held_at + HELD and seen_since
             if (self._ripe(member, now) and member.judged) or (member.held and goes_on):
                 out += self._conclude(member)
             elif member.missed_at is not None:
@@ -277,8 +271,8 @@ class Tracker:
             after = verdict is not None and verdict.state is JobState.CANCELLED
             return self._end(member, JobStatus(JobState.CANCELLED, held.time, held.code, "stopped") if after else held)
         if member.asked and (verdict is None or verdict.state in (JobState.FAILED, JobState.LOST)):
-            (when, code) = (held.time, held.code) if held else (verdict.time if verdict else 0.0, None)
-            return self._end(member, JobStatus(JobState.CANCELLED, when, code, "stopped"))
+            end = held or verdict or JobStatus(JobState.LOST, 0.0)
+            return self._end(member, JobStatus(JobState.CANCELLED, end.time, held and held.code, "stopped"))
         if verdict is None:
             return self._end(member, held) if held else []
         if member.asked and verdict.state is JobState.CANCELLED:

@@ -132,9 +132,7 @@ def _told(folder: Path) -> Iterator[tuple[JobKey, JobStatus]]:
             yield JobKey(key), end.status
 
 
-def _run(
-    token: str, journal: bytes, records: str, told: Iterable[tuple[JobKey, JobStatus]]
-) -> list[dict[str, Any]]:
+def _run(token: str, journal: bytes, records: str, told: Iterable[tuple[JobKey, JobStatus]]) -> list[dict[str, Any]]:
     agent: Mapping[str, Any] = {}
     absent = JobState.LOST
     rows: dict[int, dict[str, Any]] = {}

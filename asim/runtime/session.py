@@ -294,7 +294,8 @@ class Session:
 
     async def reconnect(self, checkpoint: str) -> Orchestrator:
         """See ``Experiment.reconnect_orchestrator``."""
-        path = os.path.join(self.config.cwd, checkpoint)
+        path = os.path.join(self.path if self.far else self.config.cwd, checkpoint)
+        await self._taken()  # so that a far host can be asked
         return await self.owner.run(lambda: self.databases.reconnect(path, self.capabilities.launcher))
 
     # -- output files
@@ -363,7 +364,7 @@ class Session:
         keep: Sequence[JobKey] | Literal["all"] = [JobKey(job.key) for job in (*kept, *(shards if kept else ()))]
         if on_exit == "detach" and live:
             keep = "all"
-        elif shards:  # databases go last
+        elif shards or self.far is not None:  # databases go last; what comes back from afar must be complete
             with anyio.move_on_after(self._holder.patience):
                 await self.monitor.stop([job for job in live if not job.is_database and job not in survivors])
         await self.databases.aclose(detached=bool(keep))
@@ -384,7 +385,7 @@ class Session:
         if ended:
             try:
                 await self.fetch(ended, os.path.join(self.config.cwd, self.name))
-            except AsimError as exc:
+            except Exception as exc:  # noqa: BLE001  (whatever it is, what still runs must be let go)
                 LOG.error("%s: output files could not be fetched: %s", self.name, exc)
 
 

@@ -90,6 +90,7 @@ asim_wait() {
     kill -0 "$1" 2>/dev/null || asim_gone=gone
     [ -z "$asim_gone" ] || [ -n "$asim_hit" ] || [ "$asim_code" != "$asim_last" ] || break
   done
+  [ "$asim_code" -ge 0 ] || asim_code=143  # bash lost it: -1, then 127; that happens when signals come, so it was one
   return "$asim_code"
 }
 asim_on() {
@@ -98,13 +99,13 @@ asim_on() {
 asim_family() {
   ps -A -o pid= -o ppid= | awk -v top="$1" '
     { parent[$1] = $2 }
-    END { for (one in parent) { for (up = one; up in parent && up != top && depth[one]++ < 99; ) up = parent[up]; if (up == top) print one } }'
+    END { for (one in parent) { for (up = one; up in parent && up != top && depth[one]++ < 99; ) up = parent[up]; if (up == top && one != top) print one } }'
 }
 asim_stop() {
   asim_all=$(asim_family "$1")
-  kill -TERM ${asim_all:-$1} 2>/dev/null
+  kill -TERM "$1" $asim_all 2>/dev/null
   sleep "$asim_grace"
-  kill -KILL ${asim_all:-$1} 2>/dev/null
+  kill -KILL "$1" $asim_all 2>/dev/null
 }
 asim_timer() {
   trap '[ "$!" = "$asim_child" ] || kill "$!"; exit' TERM

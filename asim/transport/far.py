@@ -7,9 +7,11 @@ sent once, under a name made of its content's place, into the experiment's direc
 from __future__ import annotations
 
 import base64
+import errno
 import fnmatch
 import hashlib
 import os
+import stat
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
@@ -60,9 +62,11 @@ class FarHost:
 
         agent = SSHAgent(self.host, self.options)
         try:
-            home = (await ask(agent.link.get, "printf '\\nASIM-LINK home %s\\n' \"$HOME\""))[-1]
+            home = " ".join((await ask(agent.link.get, "printf '\\nASIM-LINK home %s\\n' \"$HOME\""))[1:]).strip()
         finally:
             await agent.link.close()
+        if not home.startswith("/"):
+            raise AgentError(f"{self.host} says that the home there is {home!r}: give exp_path as an absolute path")
         self.directory = home + self.directory[1:]
         return self.directory
 
@@ -81,6 +85,11 @@ class FarHost:
         if self._agent is None or self._talk is None:
             raise AgentError(f"{self.host} has not been connected to")
         return self._agent, self._talk
+
+    @property
+    def where(self) -> str:
+        """What tells this host from others: one name may lead to several, by other ports or on other ways."""
+        return f"{self.host} {self.options}"
 
     # -- looking
 
@@ -130,11 +139,8 @@ class FarHost:
         if not sources:
             return taken
         agent, _ = self._ready()
-        places = {path: self._place(path) for path in sorted(sources)}
-        files = await to_thread.run_sync(_below, places)
-        folders = sorted(
-            {os.path.dirname(there) for _, there in files} | set(places.values()) - set(dict(files).values())
-        )
+        root = f"{self.directory}/.asim/staged"
+        places, folders, files = await to_thread.run_sync(_listed, sorted(sources), root)
         await self._make([("mkdirs", folder) for folder in folders])
         await agent.put(files)
         return [
@@ -145,10 +151,6 @@ class FarHost:
     async def _make(self, actions: list[FileAction]) -> None:
         _, talk = self._ready()
         await talk.files(actions)
-
-    def _place(self, path: str) -> str:
-        name = hashlib.sha256(os.fsencode(path)).hexdigest()[:16]
-        return f"{self.directory}/.asim/staged/{name}/{os.path.basename(path)}"
 
     # -- fetching
 
@@ -182,16 +184,43 @@ class FarHost:
         return frozenset(found)
 
 
-def _below(places: dict[str, str]) -> list[tuple[str, str]]:
-    """(here, there) of every file (blocking)."""
-    rows: list[tuple[str, str]] = []
-    for path, there in places.items():
-        if not os.path.isdir(path):
-            rows.append((path, there))
-            continue
-        for folder, _, names in os.walk(path, onerror=_refuse):
-            rows += [(f"{folder}/{name}", f"{there}{folder[len(path) :]}/{name}") for name in sorted(names)]
-    return rows
+def _listed(sources: Sequence[str], root: str) -> tuple[dict[str, str], list[str], list[tuple[str, str]]]:
+    """Where each source goes below ``root``; directories to make there; (here, there) of every file (blocking).
+
+    What is in a directory is part of the name of its place, so that nothing is left there of what was in it before.
+    """
+    places: dict[str, str] = {}
+    folders: list[str] = []
+    files: list[tuple[str, str]] = []
+    for path in sources:
+        inner, names = _below(path) if os.path.isdir(path) else ([], [""])
+        told = "\0".join((path, *inner, "", *names))
+        place = f"{root}/{hashlib.sha256(os.fsencode(told)).hexdigest()[:16]}"
+        there = places[path] = f"{place}/{os.path.basename(path)}"
+        folders += [there + name for name in inner] or [place]
+        files += [(path + name, there + name) for name in names]
+    for here, _ in files:
+        _regular(here)
+    return places, folders, files
+
+
+def _below(path: str) -> tuple[list[str], list[str]]:
+    """The directories and files below one, as what is to be added to its path. Links are followed."""
+    inner: list[str] = []
+    names: list[str] = []
+    for folder, _, found in os.walk(path, onerror=_refuse, followlinks=True):
+        inner.append(folder[len(path) :])
+        names += [f"{folder[len(path) :]}/{name}" for name in found]
+    return sorted(inner), sorted(names)
+
+
+def _regular(path: str) -> None:
+    """Reading anything but a file (a pipe, say) may never end."""
+    try:
+        if not stat.S_ISREG(os.stat(path).st_mode):
+            raise OSError(errno.EINVAL, "not a file or directory", path)
+    except OSError as exc:
+        _refuse(exc)
 
 
 def _refuse(error: OSError) -> None:
@@ -204,8 +233,9 @@ def directory_of(name: str, given: str | None) -> str:
     :raises ConfigError: it is relative.
     """
     path = f"~/{name}" if given in (None, name) else given  # an Experiment has its name for a directory by default
-    if not path.startswith(("/", "~/")):
+    found = os.path.normpath(path)
+    if not path.startswith(("/", "~/")) or not found.startswith(("/", "~")):
         raise ConfigError(
             allowed("exp_path", path, "with host= it must be absolute, or begin with ~/ (the home there)")
         )
-    return os.path.normpath(path)
+    return found

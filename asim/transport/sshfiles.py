@@ -107,28 +107,28 @@ async def _some(client: Any, folders: set[str], rows: list[Any], done: list[Any]
 
     async def worker() -> None:
         for row in queue:
-            if failed:
+            if failed and not isinstance(failed[-1], FileActionError):
                 return
             try:
                 await one(client, folders, *row)
                 done.append(row)
-            except Exception as exc:  # noqa: BLE001  (the first is raised when the others have stopped)
+            except Exception as exc:  # noqa: BLE001  (the first is raised when the others have ended)
                 failed.append(exc)
 
     async with anyio.create_task_group() as group:
         for _ in range(min(AT_ONCE, len(rows))):
             group.start_soon(worker)
     if failed:
-        raise failed[0]
+        raise next((exc for exc in failed if not isinstance(exc, FileActionError)), failed[0])
 
 
 async def _send(client: Any, folders: set[str], here: str, there: str, mine: Print) -> None:
     """One file there, under a name of its content until it is whole."""
     folder, name = os.path.split(there)
-    part = f"{folder}/.{name}.asim-part-{mine[1][:16]}"
+    part = os.fsencode(f"{folder}/.{name}.asim-part-{mine[1][:16]}")  # as bytes: a name need not be UTF-8
     try:
         if folder not in folders:
-            await client.makedirs(folder, exist_ok=True)
+            await client.makedirs(os.fsencode(folder), exist_ok=True)
             folders.add(folder)
         have = await _size(client, part)
         offset = max(0, (have if have <= mine[0] else 0) - PIECE)  # the last part may have holes
@@ -144,7 +144,7 @@ async def _send(client: Any, folders: set[str], here: str, there: str, mine: Pri
         with contextlib.suppress(
             asyncssh.SFTPNoSuchFile
         ):  # somebody else has sent the same; what is there is looked at
-            await client.posix_rename(part, there)
+            await client.posix_rename(part, os.fsencode(there))
     except LOST:
         raise
     except asyncssh.SFTPError as exc:
@@ -191,7 +191,7 @@ async def _fetch(client: Any, folders: set[str], there: str, here: str, theirs: 
         file = await to_thread.run_sync(open, part, "ab")
         try:
             offset = await to_thread.run_sync(lambda: file.seek(0, os.SEEK_END))
-            async with client.open(there, asyncssh.FXF_READ, encoding=None, block_size=0) as source:
+            async with client.open(os.fsencode(there), asyncssh.FXF_READ, encoding=None, block_size=0) as source:
                 block = min(client.limits.max_read_len, BLOCK)
                 while data := await _next(source, offset, block):
                     await to_thread.run_sync(file.write, data)
@@ -215,7 +215,7 @@ def _place(part: Path, here: str, theirs: Print) -> None:
         part.unlink()
 
 
-async def _size(client: Any, path: str) -> int:
+async def _size(client: Any, path: bytes) -> int:
     with contextlib.suppress(asyncssh.SFTPNoSuchFile):
         return (await client.stat(path)).size or 0
     return 0

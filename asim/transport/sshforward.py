@@ -23,12 +23,15 @@ class Forwards:
     def __init__(self, connected: Connected) -> None:
         self._connected = connected
         self._servers: dict[Place, asyncio.Server] = {}
+        self._opening = asyncio.Lock()
         self._tasks: set[asyncio.Task[None]] = set()
 
     async def open(self, place: Place) -> int:
         """The local port that leads to ``place``; the same one each time."""
-        if place not in self._servers:
-            self._servers[place] = await asyncio.start_server(lambda r, w: self._accept(place, r, w), "127.0.0.1", 0)
+        async with self._opening:  # two at once would open two ports, of which one is never closed
+            if place not in self._servers:
+                made = await asyncio.start_server(lambda r, w: self._accept(place, r, w), "127.0.0.1", 0)
+                self._servers[place] = made
         port: int = self._servers[place].sockets[0].getsockname()[1]
         return port
 

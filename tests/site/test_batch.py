@@ -13,6 +13,7 @@ import pytest
 
 from asim import Ensemble, JobFailed, Retry, SubmitError
 from asim.runtime.job import Job
+from asim.settings.script import Pack
 from tests.site.experiments import (
     C,
     F,
@@ -33,7 +34,7 @@ from tests.site.experiments import (
 __all__ = ["accounted", "anyio_backend", "lab"]
 
 pytestmark = [pytest.mark.anyio, pytest.mark.slow]
-PACKS = ["job", "array", "separate"]
+PACKS: list[Pack] = ["job", "array", "separate"]
 ODD = ("a,b", "c  d ", "e\nf", "g'h", 'i"j', "k\\l", "$HOME `id` $(id)", "*", "", "ö\udcff", "-n")
 ODD_ENV = {"ODD_A": "a,b", "ODD_B": " c\nd ", "ODD_C": "e'f\"g\\h", "ODD_D": "", "ODD_E": "$HOME=`id`"}
 SHOW = (
@@ -106,7 +107,7 @@ async def test_batch_settings_and_params(lab: Lab) -> None:
 
 
 @pytest.mark.parametrize("pack", PACKS)
-async def test_batch_settings_and_replicas(lab: Lab, pack: str) -> None:
+async def test_batch_settings_and_replicas(lab: Lab, pack: Pack) -> None:
     """Case 5, packed in each way: every member has its own state, code, times, host and output; a failure is seen."""
     since = time.time()
     async with lab.experiment() as exp:
@@ -146,7 +147,7 @@ async def test_models_with_batch_settings(lab: Lab) -> None:
 
 
 @pytest.mark.parametrize("pack", PACKS)
-async def test_odd_bytes(lab: Lab, pack: str) -> None:
+async def test_odd_bytes(lab: Lab, pack: Pack) -> None:
     """Commas, blanks, line breaks, quotes and bytes that are no text arrive, in names, arguments and environment."""
     async with lab.experiment("ex p,'1\"") as exp:
         ensemble = Ensemble("e,n s'e\"m$x", batch_settings=lab.batch(), pack=pack)
@@ -179,7 +180,7 @@ async def test_environment_is_the_drivers(lab: Lab) -> None:
 
 
 @pytest.mark.parametrize("pack", PACKS)
-async def test_retries(lab: Lab, pack: str) -> None:
+async def test_retries(lab: Lab, pack: Pack) -> None:
     """A member that failed is submitted again, alone; the output of the first attempt is kept."""
     async with lab.experiment() as exp:
         line = "echo $SLURM_JOB_ID; [ -e there ] || { : > there; exit 9; }"
@@ -218,7 +219,7 @@ async def test_dependencies(lab: Lab) -> None:
 
 
 @pytest.mark.parametrize("pack", PACKS)
-async def test_timeout(lab: Lab, pack: str) -> None:
+async def test_timeout(lab: Lab, pack: Pack) -> None:
     """A member that runs longer than its own limit is TIMEOUT and gone, with its children; the others go on."""
     async with lab.experiment() as exp:
         ensemble = Ensemble("e", batch_settings=lab.batch(), pack=pack)
@@ -383,7 +384,7 @@ async def test_detach(lab: Lab) -> None:
 
 
 @pytest.mark.parametrize("pack", PACKS)
-async def test_refused(lab: Lab, pack: str) -> None:
+async def test_refused(lab: Lab, pack: Pack) -> None:
     """What sbatch refuses is an error in Slurm's words, at once; nothing is left behind."""
     async with lab.experiment() as exp:
         ensemble = Ensemble(

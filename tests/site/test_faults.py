@@ -9,9 +9,10 @@ from pathlib import Path
 import anyio
 import pytest
 
-from asim import Ensemble, SubmitError
+from asim import Ensemble, RunSettings, SubmitError
 from asim.launchers import _driver
 from asim.runtime.group import JobGroup
+from asim.settings.script import Pack
 from tests.site.experiments import (
     C,
     F,
@@ -44,7 +45,8 @@ def held_up(lab: Lab, code: int = 0) -> list[str]:
     return ["-c", f"echo $SLURM_JOB_ID; while [ ! -e {lab.place}/go ]; do sleep 0.1; done; exit {code}"]
 
 
-def waits(lab: Lab, code: int = 0) -> object:
+def waits(lab: Lab, code: int = 0) -> RunSettings:
+    """The same, as run settings."""
     settings = lab.sh("")
     settings.exe_args = held_up(lab, code)
     return settings
@@ -297,7 +299,7 @@ async def test_user_over_limit(accounted: Lab) -> None:
 
 
 @pytest.mark.parametrize("pack", ["job", "array"])
-async def test_output_that_cannot_be_written(lab: Lab, pack: str) -> None:
+async def test_output_that_cannot_be_written(lab: Lab, pack: Pack) -> None:
     """A member whose output file cannot be written says so, and is not run; the others are."""
     async with lab.experiment() as exp:
         ensemble = Ensemble(

@@ -23,18 +23,18 @@ async def test_ends(lab: TorqueLab) -> None:
     """Members run as jobs of their own, with their environment, and end with the codes that their files tell."""
     async with lab.experiment() as exp:
         ensemble = Ensemble("e", batch_settings=lab.qsub(time="00:10:00"), pack="separate")
-        for code in (0, 3, 141):
+        for code in (0, 3, 77):
             line = lab.sh(f"echo $V $SLURM_JOB_NAME; exit {code}", env_vars={"V": "a, 'b'\n\"c\""})
             ensemble.add_model(exp.create_model(f"m{code}", line))
         alone = exp.create_model("alone", lab.sh("echo $SLURM_NNODES"), batch_settings=lab.qsub(queue="low"))
         with anyio.fail_after(DEADLINE):
             group = await exp.start(ensemble, alone)
-    assert ends(group) == [(C, 0), (F, 3), (F, 141), (C, 0)]
-    assert [job.stdout.read_text() for job in group[:3]] == [f"a, 'b'\n\"c\" m{code}\n" for code in (0, 3, 141)]
+    assert ends(group) == [(C, 0), (F, 3), (F, 77), (C, 0)]
+    assert [job.stdout.read_text() for job in group[:3]] == [f"a, 'b'\n\"c\" m{code}\n" for code in (0, 3, 77)]
     assert group[3].stdout.read_text() == "1\n"
     assert all(job.started_at and job.ended_at and job.pid for job in group)
     assert len(lab.calls("qsub")) == 4
-    assert lab.jobs("%j %P %l") == [*(f"m{code} debug 10:00" for code in (0, 3, 141)), "alone low UNLIMITED"]
+    assert lab.jobs("%j %P %l") == [*(f"m{code} debug 10:00" for code in (0, 3, 77)), "alone low UNLIMITED"]
 
 
 async def test_array(lab: TorqueLab) -> None:
