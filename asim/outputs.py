@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from .config import Config
 from .entities import Entity
-from .errors import UnsupportedError, allowed
+from .errors import ConfigError, UnsupportedError, allowed
+from .status import JobState
 from .values import one_of
 
 if TYPE_CHECKING:
@@ -61,21 +62,29 @@ class Outputs:
         return await session.fetch(jobs, str(self.local_path))
 
     async def follow(self, entity: Entity, stream: Stream = "stdout") -> AsyncIterator[str]:
-        """The lines of a job's output as they are written, from its first; ends when the job has ended.
+        """The lines of a job's output as they are written, from its first; ends when the job has ended. Those of each
+        attempt follow those of the one before.
 
         A line that was not finished is given at the end. Bytes that are no UTF-8 become U+FFFD.
 
         :param entity: a model that was started.
-        :raises ConfigError: it was never started.
+        :raises ConfigError: it was never started, or is an ensemble.
         Cancellation: nothing happens to the job.
         """
         import anyio
 
-        (job,) = self._jobs([entity])
+        jobs = self._jobs([entity])
+        if len(jobs) != 1:
+            raise ConfigError(allowed("entity", entity.name, "must be one model; of an ensemble, one of its members"))
+        job = jobs[0]
         path = job.spec.stderr if one_of("stream", stream, ("stdout", "stderr")) == "stderr" else job.spec.stdout
-        session, offset, rest = self._runtime(), 0, b""
+        session, offset, rest, attempt = self._runtime(), 0, b"", job.attempt
         while True:
             ended = job.status.terminal
+            if job.attempt != attempt and job.status is not JobState.PENDING:  # a new file; the old one was put aside
+                if rest:
+                    yield rest.decode("utf-8", "replace")
+                offset, rest, attempt = 0, b"", job.attempt
             data = await session.read_from(path, offset)
             offset += len(data)
             *lines, rest = (rest + data).split(b"\n")

@@ -27,6 +27,7 @@ class Command:
         self.number, self.cwd, self.stdin = number, raw(what["cwd"]), memoryview(raw(what["stdin"]))
         self.argv, self.env = [raw(word) for word in what["argv"]], env
         self.timeout, self.limit = duration(what["timeout"]), int(what["limit"])
+        self.lasting = bool(what.get("lasting"))
         if not self.argv:
             raise ProtocolError("command %r has no argv" % (number,))
         self.fds, self.room, self.texts = {}, [0, self.limit, self.limit], ["", "", ""]
@@ -51,7 +52,9 @@ class Commands:
             self.tell("ran", number, None, "", "cannot be written as bytes: %s" % exc)
 
     def startable(self, now):
-        return self.queue and len(self.live) < AT_ONCE and now >= self.retry_at
+        if not self.queue or now < self.retry_at:
+            return False
+        return self.queue[0].lasting or sum(not command.lasting for command in self.live.values()) < AT_ONCE
 
     def due(self, now):
         times = [command.due for command in self.live.values()]

@@ -7,7 +7,7 @@ surrogate escapes, so any byte that may stand in a path or an argument survives.
 from the driver   ["hello", version, {run, cap, grace, records, on_eof, patience?}]  first; cap null = no limit; "free" jobs do not count
                   ["spawn", {argv: [[..]], env: [[[name, value|null]..]], jobs: [[key, argv#, env#, cwd, out, err, limit, free]..]}]
                   ["stop", [key..], grace]   ["files", id, [action..], last]   ["bye", [key..] | "all"]   what is not kept is stopped
-                  ["run", id, {argv, env: [[name, value|null]..], cwd, stdin, timeout, limit}]   ["unrun", id]
+                  ["run", id, {argv, env: [[name, value|null]..], cwd, stdin, timeout, limit, lasting?}]   ["unrun", id]
                   ["watch", directory, seconds]   0: no longer
 to the driver     ["ready", version, {pid, host, python, stamp}]   ["files", id, done, null | [errno, words, path, verb]]
                   ["said", id, 1|2, text]   ["ran", id, code|null, the rest of stdout, of stderr]   ["fatal", words]

@@ -61,7 +61,14 @@ def _job(
     number: str,
     settings: RunSettings | None,
 ) -> JobSpec:
-    command: tuple[str, ...] = (context.python, "-P", "-m", "asim.database.node", config_path(directory, database.name), number)
+    command: tuple[str, ...] = (
+        context.python,
+        "-P",
+        "-m",
+        "asim.database.node",
+        config_path(directory, database.name),
+        number,
+    )
     batch = _request(context, database) if database.batch_settings is not None else None
     env: dict[str, str] = {}
     if settings is not None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Collection, Sequence
 from typing import TYPE_CHECKING
 
@@ -9,7 +10,7 @@ import anyio
 
 from ..agent.protocol import Completed
 from ..config import Config
-from ..errors import AgentError, UnsupportedError, allowed
+from ..errors import AgentError, SubmitError, UnsupportedError, allowed
 from .base import JobKey, Sink
 from .nodes import NodeAgents
 from .spreading import allocation_of, hosts_of, nodefile_of, starters
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
     from ..transport.connection import Host
 
 FOREVER = 1e9
+MARGIN = 10.0
+"""Seconds beyond the grace that it may take to clean up."""
 
 
 class Allocation:
@@ -40,6 +43,8 @@ class Allocation:
         self._launcher, self._config, self._host = launcher, config, host
         self._run, self._folder, self._grace = run, folder, grace
         self._agents: NodeAgents | None = None
+        self._starting: NodeAgents | None = None
+        self._closed = False
         self._lock = anyio.Lock()
         self.tasks: TaskGroup | None = None
 
@@ -51,6 +56,11 @@ class Allocation:
         :raises UnsupportedError: we are in no allocation.
         """
         async with self._lock:
+            if self._closed:
+                raise SubmitError("the experiment ended")
+            if self._agents is not None and self._agents.gone:  # with its members; others can do without it
+                await self._agents.aclose()
+                self._agents = None
             if self._agents is None:
                 self._agents = await self._start(sink)
         return self._agents
@@ -61,9 +71,13 @@ class Allocation:
             self._agents.cancel(keys, grace)
 
     async def aclose(self) -> None:
-        """Stop all members and agents."""
-        if self._agents is not None:
-            await self._agents.aclose()
+        """Stop all members and agents; those that are still being started are given up."""
+        self._closed = True
+        if self._starting is not None:
+            self._starting.give_up("the experiment ended")
+        async with self._lock:
+            if self._agents is not None:
+                await self._agents.aclose()
 
     async def _start(self, sink: Sink) -> NodeAgents:
         environ = self._config.environ
@@ -71,33 +85,34 @@ class Allocation:
         if not allocation or self.tasks is None:
             what = "only inside an allocation: in salloc, or when the driver itself runs in a batch job"
             raise UnsupportedError(allowed("placement", "agent", what))
+        agents = self._starting = NodeAgents(self._run, self._folder, self._config.python, self._grace, sink)
         nodefile = nodefile_of(self._launcher, environ)
         text = await anyio.Path(nodefile).read_text() if nodefile else ""
         hosts = hosts_of(self._launcher, environ, text)
         count = int(environ.get("SLURM_JOB_NUM_NODES", "0")) or len(set(hosts)) or 1
-        agents = NodeAgents(self._run, self._folder, self._config.python, self._grace, sink)
-        command = await agents.listen()
         secret = agents.secret_path
-        await self._host().files(
-            [("mkdirs", self._folder), ("remove", secret), ("write", secret, agents.secret, 0o600)]
-        )
-        self.tasks.start_soon(agents.serve)
-        for starter in starters(self._launcher, allocation, count, hosts, command):
-            self.tasks.start_soon(self._hold, agents, starter)
         try:
+            command = await agents.listen()
+            await self._host().files(
+                [("mkdirs", self._folder), ("remove", secret), ("write", secret, agents.secret, 0o600)]
+            )
+            self.tasks.start_soon(agents.serve)
+            for starter in starters(self._launcher, allocation, count, hosts, command):
+                self.tasks.start_soon(self._hold, agents, starter)
             await agents.ready(count)
         except BaseException:
-            with anyio.move_on_after(self._grace, shield=True):
+            with anyio.move_on_after(self._grace + MARGIN, shield=True):
                 await agents.aclose()
             raise
         finally:
-            with anyio.move_on_after(self._grace, shield=True):
+            self._starting = None
+            with anyio.move_on_after(MARGIN, shield=True), contextlib.suppress(AgentError):
                 await self._host().files([("remove", secret)])
         return agents
 
     async def _hold(self, agents: NodeAgents, starter: Sequence[str]) -> None:
         """The command that started agents runs as long as they do."""
         try:
-            agents.starter_ended(await self._host().run(starter, timeout=FOREVER))
+            agents.starter_ended(await self._host().run(starter, timeout=FOREVER, lasting=True))
         except AgentError as exc:
             agents.starter_ended(Completed(tuple(starter), None, "", str(exc)))

@@ -153,6 +153,7 @@ class LocalLauncher:
         await self._agent.last_words()
         await self._agent.rescue(self._run, self._grace, [pid for pid in self._alive.values() if pid])
         self._sink(lines_of(await self._agent.read(self._records)))
+        await self._agent.close()  # another one takes its place; without a link this is tried again
 
     @property
     def host(self) -> AgentConnection:

@@ -8,6 +8,7 @@ as it has CPUs for; what it learns when one ends, it gives to the next.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hmac
 import os
 import secrets
@@ -32,6 +33,8 @@ if TYPE_CHECKING:
 
 WITHIN = 120.0
 """Seconds in which the agents must have called."""
+SILENT = 120
+"""Seconds after which a node that answers nothing counts as gone."""
 
 
 class _Node:
@@ -77,6 +80,11 @@ class NodeAgents:
         return any(key in node.running for node in self._nodes) or any(key == other for other, _ in self._queue)
 
     @property
+    def gone(self) -> bool:
+        """Whether no agent is left, and none will come."""
+        return not self._nodes and bool(self._over)
+
+    @property
     def alive(self) -> list[JobKey]:
         """Those that wait or run here."""
         return [key for node in self._nodes for key in node.running] + [key for key, _ in self._queue]
@@ -108,6 +116,11 @@ class NodeAgents:
         self._over = done.words()
         self._stir()
 
+    def give_up(self, words: str) -> None:
+        """No more agents come, for this reason."""
+        self._over = self._over or words
+        self._stir()
+
     def _came(self, name: str, cpus: int, transport: asyncio.Transport, rest: bytes) -> None:
         node: _Node
 
@@ -117,6 +130,7 @@ class NodeAgents:
         def lost(_: AgentError | None) -> None:
             self._gone(node)
 
+        _keep_alive(transport.get_extra_info("socket"))
         connection = AgentConnection(news, lost)
         node = _Node(name, cpus, connection)
         transport.set_protocol(connection)
@@ -158,8 +172,8 @@ class NodeAgents:
         while self._queue and self._nodes:
             key, spec = self._queue[0]
             node = max(self._nodes, key=lambda node: node.free)
-            if node.free < min(spec.cpus, node.cpus):
-                break
+            if node.free < min(spec.cpus, max(other.cpus for other in self._nodes)):
+                break  # one that wants more than any node has gets the largest for itself
             self._queue.popleft()
             node.running[key] = spec.cpus
             shares.setdefault(node, []).append(
@@ -169,8 +183,9 @@ class NodeAgents:
                 )
             )  # fmt: skip
         for node, specs in shares.items():
-            await node.connection.spawn(specs)
-        if self._queue and not self._nodes and self._over:
+            with contextlib.suppress(AgentError):  # it went meanwhile, and its members were told to have failed
+                await node.connection.spawn(specs)
+        if self._queue and self.gone:
             rows = [(key, JobStatus(JobState.FAILED, 0.0, reason=self._over)) for key, _ in self._queue]
             self._queue.clear()
             self._sink(rows)
@@ -257,6 +272,16 @@ class _Door(asyncio.Protocol):
     def _late(self) -> None:
         if self._transport is not None:
             self._transport.abort()
+
+
+def _keep_alive(sock: socket.socket) -> None:
+    """A node that vanishes without a word is noticed after :data:`SILENT` seconds."""
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    for name, value in (("TCP_KEEPIDLE", SILENT // 2), ("TCP_KEEPINTVL", SILENT // 8), ("TCP_KEEPCNT", 4)):
+        if hasattr(socket, name):
+            sock.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
+    if hasattr(socket, "TCP_USER_TIMEOUT"):
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, SILENT * 1000)
 
 
 def _addresses() -> list[str]:

@@ -110,9 +110,11 @@ class AgentConnection(asyncio.Protocol):
         stdin: str = "",
         timeout: float = 60.0,
         limit: int = 64 << 20,
+        lasting: bool = False,
     ) -> Completed:
         number, argv = next(self._numbers), tuple(command)
         what = {"argv": argv, "env": env, "cwd": cwd, "stdin": stdin, "timeout": timeout, "limit": limit}
+        what["lasting"] = lasting
         run = self._runs[number] = _Run(asyncio.get_running_loop().create_future())
         try:
             self._write(frame("run", number, what))

@@ -36,6 +36,7 @@ class Host(Protocol):
         stdin: str = "",
         timeout: float = 60.0,
         limit: int = 64 << 20,
+        lasting: bool = False,
     ) -> Completed:
         """Run a command to its end, and return what it wrote. It is no job: it counts for no cap, and has no records.
 
@@ -45,6 +46,7 @@ class Host(Protocol):
         :param stdin: what it reads; text with surrogate escapes stands for any bytes.
         :param timeout: seconds after which it is stopped.
         :param limit: bytes of output, of either kind, after which it is stopped.
+        :param lasting: it may take long, and others need not wait for it: only a few run at once otherwise.
         :returns: also when it could not be started or was stopped: ``code`` is None then, and ``stderr`` says why.
         :raises AgentError: the agent is gone.
         Cancellation: the command is stopped.
