@@ -16,7 +16,7 @@ from tests.site.experiments import C, F, Lab, until
 from tests.site.slurm import SlurmSite, need_slurm
 
 pytestmark = pytest.mark.anyio
-AWAY = 12.0
+AWAY = 6.0
 """Seconds: longer than the jobs run, and than a command waits for the controller."""
 
 
@@ -33,6 +33,7 @@ def own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Lab]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
+@pytest.mark.timeout(200)
 async def test_controller_down_while_jobs_run_and_end(own: Lab) -> None:
     """Ends are seen while it is down, what only it can tell is told when it is back, and a submit waits for it."""
     with anyio.fail_after(150):
