@@ -206,7 +206,9 @@ class Planner:
         placed: Placement = "agent" if ensemble and ensemble.placement == "agent" and not self._local else "step"
         if placed == "agent":
             check_placement(model, settings, batch)
-        argv, env = self._command(model, settings, cwd, outputs, batch is not None, placed == "agent", ensemble is not None)
+        argv, env = self._command(
+            model, settings, cwd, outputs, batch is not None, placed == "agent", ensemble is not None
+        )
         timeout = model._timeout or (ensemble._timeout if ensemble else None) or settings.timeout
         retries = model._retries or (ensemble._retries if ensemble else None)
         if retries is None and settings.retries is not None:

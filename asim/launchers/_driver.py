@@ -124,7 +124,10 @@ class Scheduler:
         found, whole = await self._read(by, self.dialect.status(ids), self.dialect.read_status)
         for party, share in shares.items():
             party.answer(found, share if whole else [job for job in share if job in found], False)
-        if stuck := set(self.dialect.lingering(found)) & {*ids, *(job for job in found if job.partition(".")[0] in ids)}:
+        if stuck := set(self.dialect.lingering(found)) & {
+            *ids,
+            *(job for job in found if job.partition(".")[0] in ids),
+        }:
             with contextlib.suppress(SchedulerError):  # the next answer has it still
                 await self.cancel(by, sorted(stuck))
         doubts = {party: list(party.doubtful()) for party in shares}

@@ -53,7 +53,9 @@ def flavor_at(path: str) -> Flavor | None:
 @lru_cache(maxsize=16)
 def _flavor(path: str, _: int) -> Flavor | None:
     try:
-        done = subprocess.run([path, "--version"], capture_output=True, timeout=PATIENCE, stdin=subprocess.DEVNULL, check=False)
+        done = subprocess.run(
+            [path, "--version"], capture_output=True, timeout=PATIENCE, stdin=subprocess.DEVNULL, check=False
+        )
     except subprocess.TimeoutExpired:
         return None
     return flavor_of((done.stdout + done.stderr).decode("utf-8", "replace"))

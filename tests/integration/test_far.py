@@ -16,13 +16,15 @@ import pytest
 
 from asim import ConfigError, Experiment, MissingFileError
 from asim.errors import FileActionError
+from asim.launching import far_host
 from asim.status import JobState
 from asim.transport.connection import AgentConnection
-from asim.transport.far import directory_of, far_host
+from asim.transport.far import directory_of
 from asim.transport.local import LocalAgent
 from asim.transport.package import package
+from asim.transport.ssh import SSHAgent
 from tests.integration.conftest import alive, until
-from tests.integration.ssh import SSHServer
+from tests.integration.ssh import SSHServer, need_sshd
 from tests.integration.ssh import sshd as sshd
 from tests.servers import until as wait_until
 
@@ -30,8 +32,9 @@ pytestmark = pytest.mark.anyio
 
 
 def far(sshd: SSHServer, name: str, **ssh: object) -> Experiment:
-    """One on that host, in an own directory."""
-    return Experiment(name, host="127.0.0.1", ssh=sshd.options(**ssh), stop_grace=1)
+    """One on that host, in a directory of this test's own."""
+    place = Path.cwd() / "far" / name
+    return Experiment(name, exp_path=place, host="127.0.0.1", ssh=sshd.options(**ssh), stop_grace=1)
 
 
 def start_daemon(place: Path, more: bytes = b"") -> tuple[int, Path]:
@@ -196,8 +199,6 @@ def test_directories_that_cannot_be_there(given):
 
 async def test_a_home_with_a_blank(tmp_path, home):
     """All of it is the home, not its last word."""
-    from tests.integration.ssh import need_sshd
-
     need_sshd()
     server = await anyio.to_thread.run_sync(SSHServer, tmp_path / "sshd")
     try:
@@ -254,8 +255,6 @@ async def test_a_lost_agents_link_is_closed(sshd, home):
 
 async def test_forwards_that_are_opened_at_once(sshd, tmp_path):
     """Many who ask for one port at once get one, and it is closed at the end."""
-    from asim.transport.ssh import SSHAgent
-
     agent = SSHAgent("127.0.0.1", sshd.options())
     ports: list[int] = []
 
@@ -269,7 +268,7 @@ async def test_forwards_that_are_opened_at_once(sshd, tmp_path):
         assert len(set(ports)) == 1
     finally:
         await agent.close()
-    with pytest.raises(OSError):  # noqa: PT011  (whatever the system says)
+    with pytest.raises(OSError):
         await asyncio.open_connection("127.0.0.1", ports[0])
 
 

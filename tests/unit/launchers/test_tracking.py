@@ -230,7 +230,7 @@ def test_a_verdict_that_says_all(verdict: JobStatus, world: World) -> None:
     assert (world.ends(), world.tracker.doubtful(world.now)) == ({ONE: verdict}, [])
 
 
-def test_a_verdict_that_is_taken_back(world: World) -> None:
+def test_an_end_before_any_start_is_taken_back(world: World) -> None:
     """A job that is in the queue again after its end (requeued) has not ended."""
     world.job(ONE).answer({"12": NODE_FAIL}).answer({"12": PENDING}).settled()
     assert world.ends() == {}
