@@ -21,7 +21,7 @@ from .launchers.base import Capabilities, JobKey
 from .launchers.batches import Folders, Submit, submits
 from .policies import Retry, When
 from .settings.batch import BatchSettings
-from .settings.mpi import Flavor
+from .settings.mpi import Flavor, MpiSettings
 from .settings.script import Pack
 
 Member = tuple[Model, Ensemble | None]
@@ -112,6 +112,7 @@ class JobSpec:
     :ivar own_files: its command opens its output files itself.
     :ivar placement: "agent": as a process of the agent of a node, in an allocation.
     :ivar cpus: how many CPUs it needs there.
+    :ivar command: settings of a run command that must be told which variables its programs get, beside their own.
     :ivar together: other models that the same command runs (the other shards of a database).
     """
 
@@ -129,6 +130,7 @@ class JobSpec:
     placement: Placement = "step"
     cpus: int = 1
     together: tuple[Model, ...] = ()
+    command: MpiSettings | None = None
 
     def with_env(self, env: Environment) -> JobSpec:
         """The same with another environment."""

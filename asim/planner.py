@@ -153,6 +153,7 @@ class Planner:
         self._context, self._facts = context, facts
         layouts = Layouts(facts.sources, context.cwd, tag, strict_tags)
         self.plan = LaunchPlan(context=context, layouts=layouts)
+        self._mpi: dict[int, MpiSettings] = {}
         self._steps: dict[tuple[int, tuple[str, ...]], tuple[tuple[str, ...], Environment]] = {}
         self._homes: dict[Model, str] = {}
 
@@ -206,6 +207,8 @@ class Planner:
         placed: Placement = "agent" if ensemble and ensemble.placement == "agent" and not self._local else "step"
         if placed == "agent":
             check_placement(model, settings, batch)
+        if isinstance(settings, MpiSettings):
+            settings = self._flavored(settings)
         argv, env = self._command(
             model, settings, cwd, outputs, batch is not None, placed == "agent", ensemble is not None
         )
@@ -227,7 +230,15 @@ class Planner:
             own_files=settings.OWN_FILES and not self._local and placed == "step",
             placement=placed,
             cpus=settings.cpus if placed == "agent" else 1,
+            command=settings if isinstance(settings, MpiSettings) and placed == "step" else None,
         )
+
+    def _flavored(self, settings: MpiSettings) -> MpiSettings:
+        """The settings in the words of the command that was found; the same object for the same settings."""
+        found = self._mpi.get(id(settings))
+        if found is None:
+            found = self._mpi[id(settings)] = settings.with_flavor(self._facts.flavors.get(settings.run_command))
+        return found
 
     def _command(
         self, model: Model, settings: RunSettings, cwd: str, outputs: str, in_batch: bool, alone: bool, beside: bool
@@ -237,8 +248,6 @@ class Planner:
         known = self._steps.get(key) if model._colocated is None else None
         if known is not None:
             return known
-        if isinstance(settings, MpiSettings):
-            settings = settings.with_flavor(self._facts.flavors.get(settings.run_command))
         launcher = "local" if alone else self._context.capabilities.launcher
         for part in settings.mpmd:
             if part.container is None:

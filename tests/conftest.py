@@ -47,6 +47,7 @@ def no_blocking_calls(request: pytest.FixtureRequest) -> Iterator[None]:
         for function in ("os.stat", "os.access"):  # looking up an executable
             blockbuster.functions[function].can_block_in("asim/factories.py", "_which")
             blockbuster.functions[function].can_block_in("asim/wlm/detect.py", "_which")
+            blockbuster.functions[function].can_block_in("asim/wlm/detect.py", "_there")
         for listed in blockbuster.functions.values():  # the names of other packages' launchers
             listed.can_block_in("asim/launchers/registry.py", "plugins")
         blockbuster.functions["os.getcwd"].can_block_in("asim/config.py", "from_env")

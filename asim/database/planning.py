@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from ..entities import Model, Orchestrator
@@ -176,5 +177,9 @@ def tell_applications(plan: LaunchPlan, addresses: Sequence[Address]) -> Iterato
         env = application_environment(job.model, addresses, job.env, outside)
         if env is not job.env:
             plan.jobs[index] = job.with_env(env)
+            if job.command is not None:
+                known = {name for name, _ in job.env}
+                argv = job.command.told(job.argv, [name for name, _ in env if name not in known])
+                plan.jobs[index] = replace(plan.jobs[index], argv=argv)
         if index % SLICE == SLICE - 1:
             yield

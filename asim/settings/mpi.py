@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from os import PathLike
 from typing import Any, ClassVar, Literal, Self
 
@@ -26,6 +26,7 @@ _NAMES: Mapping[str, Mapping[str, str]] = {
 }
 _NOT_MPICH = frozenset({"cpus-per-proc", "preload-binary", "quiet", "oversubscribe", "allow-run-as-root"})
 _TIMEOUT = "timeout"
+_HOSTS = frozenset({"host", "H", "hosts", "hostfile", "machinefile"})
 
 
 def flavor_of(version: str) -> Flavor | None:
@@ -103,6 +104,18 @@ class MpiSettings(RunSettings):
                 part.flavor = flavor
         return twin
 
+    def told(self, argv: tuple[str, ...], names: Iterable[str]) -> tuple[str, ...]:
+        """A command of these settings that hands on some variables of its own environment as well.
+
+        Open MPI takes them along where Slurm starts its daemons, but not where it starts them itself, by ssh.
+
+        :param argv: what :meth:`step` made; the run command is its first word.
+        :param names: of the variables.
+        """
+        if "openmpi" not in self.FLAVORS or self.flavor == "mpich":
+            return argv
+        return (argv[0], *(item for name in names for item in ("-x", name)), *argv[1:])
+
     def set_broadcast(self, dest_path: str | None = None) -> None:
         """Copy the executable to the nodes before it starts.
 
@@ -128,6 +141,13 @@ class MpiSettings(RunSettings):
         for key in sorted(_NOT_MPICH & self.run_args.keys()):
             LOG.warning("%s: MPICH has no %s: ignored", type(self).__name__, key)
         return _NOT_MPICH | {_TIMEOUT}
+
+    def _command(self, context: StepContext, head: list[str] | None = None) -> list[str]:
+        """Where the agent sets the environment, processes on other hosts get it by name."""
+        argv = super()._command(context, head)
+        elsewhere = head is None and not context.alone and self.run_args.keys() & _HOSTS
+        names = self._union("_local_env") if elsewhere else ()
+        return list(self.told(tuple(argv), names))
 
     def _head(self, context: StepContext) -> list[str]:
         return ["-wdir" if self.flavor == "mpich" else "--wdir", context.cwd, *self.format_env_vars()]

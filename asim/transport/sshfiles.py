@@ -136,9 +136,11 @@ async def _send(client: Any, folders: set[str], here: str, there: str, mine: Pri
         try:
             mode = stat.S_IMODE((await to_thread.run_sync(os.fstat, file.fileno())).st_mode)
             flags = asyncssh.FXF_WRITE | asyncssh.FXF_CREAT | (0 if offset else asyncssh.FXF_TRUNC)
-            attributes = asyncssh.SFTPAttrs(permissions=mode)
+            attributes = asyncssh.SFTPAttrs(permissions=mode | stat.S_IWUSR)  # it may have to be gone on with
             async with client.open(part, flags, attributes, encoding=None, block_size=0) as target:
                 await _copy(file, target, offset, min(client.limits.max_write_len, BLOCK))
+            if not mode & stat.S_IWUSR:
+                await client.chmod(part, mode)
         finally:
             await to_thread.run_sync(file.close)
         with contextlib.suppress(
@@ -193,6 +195,8 @@ async def _fetch(client: Any, folders: set[str], there: str, here: str, theirs: 
             offset = await to_thread.run_sync(lambda: file.seek(0, os.SEEK_END))
             async with client.open(os.fsencode(there), asyncssh.FXF_READ, encoding=None, block_size=0) as source:
                 block = min(client.limits.max_read_len, BLOCK)
+                if not ((await source.stat()).permissions or 0) & (stat.S_IRWXG | stat.S_IRWXO):  # as private here
+                    await to_thread.run_sync(part.chmod, 0o600)
                 while data := await _next(source, offset, block):
                     await to_thread.run_sync(file.write, data)
                     offset += len(data)

@@ -5,7 +5,6 @@ import io
 import os
 import signal
 import socket
-import struct
 import subprocess
 import sys
 import zipfile
@@ -48,6 +47,14 @@ def start_daemon(place: Path, more: bytes = b"") -> tuple[int, Path]:
     return int((place / "t.pid").read_text()), place / "t.log"
 
 
+def cpu_of(pid: int) -> int:
+    """Nanoseconds that a process has run; -1: it is gone."""
+    try:
+        return int(Path(f"/proc/{pid}/schedstat").read_text().split()[0])
+    except OSError:
+        return -1
+
+
 def running(mark: str) -> list[int]:
     """Processes that have this text in their command line."""
     found = []
@@ -63,18 +70,31 @@ def running(mark: str) -> list[int]:
 async def test_a_caller_that_is_cut_at_once(tmp_path):
     """A link that is cut while it is taken up again must not be the end of the agent, and of all that it looks after."""
     pid, _ = await anyio.to_thread.run_sync(start_daemon, tmp_path)
-    os.kill(pid, signal.SIGSTOP)
-    for _ in range(2):
+    reader, writer = await asyncio.open_unix_connection(str(tmp_path / "t.sock"))
+    writer.write(bytes(8))
+    with anyio.fail_after(10):
+        assert await reader.readexactly(8) == bytes(8)
+    descriptors = Path(f"/proc/{pid}/fd")
+    count = len(os.listdir(descriptors)) - 1
+    writer.close()
+    for _ in range(3):
+        await until(lambda: len(os.listdir(descriptors)) == count)
+        os.kill(pid, signal.SIGSTOP)
+        await until(lambda: Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] == "T")
         _, writer = await asyncio.open_unix_connection(str(tmp_path / "t.sock"))
         writer.write(bytes(8))
-        await writer.drain()
         writer.close()
         await writer.wait_closed()
-    os.kill(pid, signal.SIGCONT)
+        spent = cpu_of(pid)
+        os.kill(pid, signal.SIGCONT)
+        await until(lambda before=spent: cpu_of(pid) != before)  # it has looked at it
+        with anyio.move_on_after(0.2):
+            await until(lambda: not alive(pid))
+        assert alive(pid)
+    reader, writer = await asyncio.open_unix_connection(str(tmp_path / "t.sock"))
+    writer.write(bytes(8))
     with anyio.fail_after(10):
-        reader, writer = await asyncio.open_unix_connection(str(tmp_path / "t.sock"))
-        writer.write(bytes(8))
-        assert await reader.readexactly(8) == struct.pack("!Q", 0)
+        assert await reader.readexactly(8) == bytes(8)
     writer.close()
     os.kill(pid, signal.SIGKILL)
 
@@ -289,3 +309,18 @@ async def test_lasting_commands_are_in_nobodys_way(home):
         await connection.bye()
     await agent.last_words()
     await until(lambda: not running("317.4"))
+
+
+async def test_who_may_read_and_write_what_is_copied(sshd, home):
+    """A file that only its owner may read stays so, there and here; one that nobody may write can be sent, too."""
+    for name, mode in (("private", 0o600), ("fixed", 0o444), ("open", 0o644)):
+        (home / name).write_text(name)
+        (home / name).chmod(mode)
+    async with far(sshd, "modes", fetch=["private", "fixed", "open"]) as exp:
+        model = exp.create_model("m", exp.create_run_settings("stat", ["-c", "%a", "fixed", "open", "private"]))
+        model.attach_generator_files(to_copy=[str(home / name) for name in ("private", "fixed", "open")])
+        await exp.start(model)
+        assert [text async for text in exp.follow(model)] == ["444", "644", "600"]
+    here = home / "modes/m"
+    assert (here / "private").stat().st_mode & 0o777 == 0o600
+    assert (here / "open").read_text() == "open"

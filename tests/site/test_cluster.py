@@ -58,15 +58,19 @@ with SyncClient.from_env() as client:
 print(socket.gethostname(), total, os.environ["SR_DB_TYPE"])
 """
 SUM = """
-import ctypes, socket
+import ctypes, os, socket
 mpi = ctypes.CDLL("libmpi.so.40", mode=ctypes.RTLD_GLOBAL)
 it = lambda name: ctypes.byref(ctypes.c_char.in_dll(mpi, "ompi_mpi_" + name))
 mpi.MPI_Init(None, None)
 rank, total = ctypes.c_int(), ctypes.c_int()
 mpi.MPI_Comm_rank(it("comm_world"), ctypes.byref(rank))
 mpi.MPI_Allreduce(ctypes.byref(rank), ctypes.byref(total), 1, it("int"), it("op_sum"), it("comm_world"))
-print(total.value, socket.gethostname())
+os.write(1, f"{total.value} {socket.gethostname()} {os.environ['GREETING']}{os.environ['EMPTY']}\\n".encode())  # at once: ranks share one file
 mpi.MPI_Finalize()
+"""
+WHERE = """
+import os, socket
+os.write(1, f"{socket.gethostname()} {os.environ['SSDB']}\\n".encode())
 """
 TOTAL = sum(range(1000)) * (1.0 + 2.0)
 
@@ -128,6 +132,12 @@ def mpirun(site: HostCluster, lab: Lab) -> None:
     net = f"{site.hosts.addresses['hub'].rpartition('.')[0]}.0/24"
     for name, value in {"btl": "tcp,self", "oob_tcp_if_include": net, "btl_tcp_if_include": net}.items():
         lab.environ.setenv(f"OMPI_MCA_{name}", value)
+
+
+def by_ssh(site: HostCluster, lab: Lab) -> None:
+    """mpirun is to start its daemons itself."""
+    lab.environ.setenv("OMPI_MCA_plm", "rsh")
+    lab.environ.setenv("OMPI_MCA_plm_rsh_agent", f"ssh -F {site.hosts.config}")
 
 
 def ranks(text: str) -> MpirunSettings:
@@ -223,15 +233,15 @@ async def test_lost_host(cluster: HostCluster, lab: Lab) -> None:
 async def test_mpirun_by_ssh(cluster: HostCluster, lab: Lab) -> None:
     """Without a workload manager: mpirun reaches its hosts by ssh, and the ranks on four of them speak to each other."""
     mpirun(cluster, lab)
-    lab.environ.setenv("OMPI_MCA_plm", "rsh")
-    lab.environ.setenv("OMPI_MCA_plm_rsh_agent", f"ssh -F {cluster.hosts.config}")
+    by_ssh(cluster, lab)
     settings = ranks(SUM)
+    settings.update_env({"GREETING": "a, 'b'", "EMPTY": ""})
     settings.set_hostlist(cluster.names)
     with anyio.fail_after(DEADLINE):
         async with Experiment("mpi", stop_grace=2) as exp:
             group = await exp.start(exp.create_model("ranks", settings))
             assert ends(group) == [(C, 0)], group[0].stderr.read_text()
-            assert sorted(group[0].stdout.read_text().splitlines()) == [f"6 {name}" for name in cluster.names]
+            assert sorted(group[0].stdout.read_text().splitlines()) == [f"6 {name} a, 'b'" for name in cluster.names]
             settings.exe_args = ["-c", "import time; time.sleep(765.8)"]
             group = await exp.start(exp.create_model("stopped", settings), block=False)
             await until(lambda: len(processes("sleep(765.8)")) == 5, 20)
@@ -240,16 +250,21 @@ async def test_mpirun_by_ssh(cluster: HostCluster, lab: Lab) -> None:
             await until(lambda: not processes("765.8"))
 
 
-async def test_mpirun_in_an_allocation(cluster: HostCluster, lab: Lab, allocation: Allocated, database: None) -> None:
+@pytest.mark.parametrize("way", ["srun", "ssh"])
+async def test_mpirun_in_an_allocation(
+    cluster: HostCluster, lab: Lab, allocation: Allocated, database: None, way: str
+) -> None:
     """A database by mpirun leaves room for the ranks of another mpirun on its hosts, and these know where it is."""
     mpirun(cluster, lab)
+    if way == "ssh":
+        by_ssh(cluster, lab)
     with anyio.fail_after(DEADLINE):
         async with lab.experiment() as exp:
             db = exp.create_database(db_nodes=3, interface="eth0", port=0, run_command="mpirun")
             db.run_settings.set("allow-run-as-root")
             await exp.start(db)
             pids = spread(cluster, db)
-            settings = ranks("import os, socket; print(socket.gethostname(), os.environ['SSDB'])")
+            settings = ranks(WHERE)
             settings.set_tasks_per_node(1)
             group = await exp.start(exp.create_model("ranks", settings))
             assert ends(group) == [(C, 0)], group[0].stderr.read_text()

@@ -8,7 +8,7 @@ import pytest
 
 from asim import wlm
 from asim.errors import AllocationError, ConfigError, UnsupportedError
-from asim.wlm import pbs, slurm
+from asim.wlm import detect, pbs, slurm
 from tests.conftest import BACKENDS
 
 VARIABLES = [
@@ -49,22 +49,25 @@ def anyio_backend(request: pytest.FixtureRequest) -> object:
     ("commands", "variables", "launcher"),
     [
         ("", {}, "local"),
-        ("sbatch qsub", {}, "slurm"),
+        ("sbatch qsub", {"SLURM_CONF": "/c"}, "slurm"),
+        ("sbatch", {}, "local"),  # the commands alone, of a machine without a cluster
         ("bsub qsub", {}, "lsf"),
         ("qsub", {}, "pbs"),
-        ("qsub qconf", {}, "sge"),
+        ("qsub qconf", {"SGE_ROOT": "/opt/sge"}, "sge"),
+        ("qsub qconf", {}, "local"),
         ("qsub", {"SGE_ROOT": "/opt/sge"}, "sge"),
         ("sbatch", {"PBS_JOBID": "1.server"}, "pbs"),
         ("qsub", {"SLURM_JOB_ID": "1", "PBS_JOBID": "1"}, "slurm"),
         ("sbatch", {"LSB_JOBID": "1"}, "lsf"),
         ("sbatch", {"SGE_ROOT": "/opt/sge", "JOB_ID": "1"}, "sge"),
-        ("sbatch", {"SGE_ROOT": "/opt/sge"}, "slurm"),
+        ("sbatch", {"SGE_ROOT": "/opt/sge", "SLURM_CONF": "/c"}, "slurm"),
     ],
 )
 def test_detect_launcher(
     bare: Path, monkeypatch: pytest.MonkeyPatch, commands: str, variables: dict[str, str], launcher: str
 ) -> None:
-    """The job that we are in decides, then the commands that are there."""
+    """The job that we are in decides, then the commands that are there and have a configuration."""
+    monkeypatch.setattr(detect, "_there", lambda *_: False)
     for command in commands.split():
         (bare / command).write_text("#!/bin/sh\n")
         (bare / command).chmod(0o755)
@@ -162,3 +165,12 @@ async def test_without_slurm() -> None:
         await slurm.get_allocation()
     with pytest.raises(AllocationError, match="sinfo is not in PATH"):
         await slurm.get_default_partition()
+
+
+def test_a_slurm_under_a_prefix_of_its_own(bare: Path) -> None:
+    """Its configuration is found beside its commands."""
+    (bare / "sbatch").write_text("#!/bin/sh\n")
+    (bare / "sbatch").chmod(0o755)
+    (bare.parent / "etc").mkdir()
+    (bare.parent / "etc/slurm.conf").touch()
+    assert wlm.detect_launcher() == "slurm"
