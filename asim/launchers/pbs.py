@@ -55,7 +55,7 @@ class PBS:
         self.torque = torque
         self.name = "torque" if torque else "pbs"
         self.history = self.json = self.wide = not torque
-        self.index = "${PBS_ARRAYID:-0}" if torque else "${PBS_ARRAY_INDEX:-0}"
+        self.index = "${PBS_ARRAYID:?}" if torque else "${PBS_ARRAY_INDEX:?}"
 
     # --- submit
 

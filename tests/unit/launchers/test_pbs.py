@@ -259,8 +259,8 @@ def test_users_submit_command() -> None:
 def test_tasks() -> None:
     """A task's id has its number between the array's brackets; its index in the shell is from 0."""
     assert PBS().task("47[].pbshost", 3) == "47[3].pbshost"
-    assert PBS().index == "${PBS_ARRAY_INDEX:-0}"
-    assert PBS(torque=True).index == "${PBS_ARRAYID:-0}"
+    assert PBS().index == "${PBS_ARRAY_INDEX:?}"
+    assert PBS(torque=True).index == "${PBS_ARRAYID:?}"
 
 
 def test_status_is_one_question() -> None:
