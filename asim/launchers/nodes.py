@@ -24,7 +24,7 @@ from ..agent.protocol import Completed, ProcessSpec
 from ..errors import AgentError, SubmitError
 from ..status import JobState
 from ..transport.connection import AgentConnection, NewsRow
-from ..transport.local import AGENT, RUN
+from ..transport.local import AGENT
 from .base import JobKey, JobStatus, Sink
 from .local import status_of
 
@@ -97,7 +97,7 @@ class NodeAgents:
         self._server = await loop.create_server(lambda: _Door(self.secret.encode(), self._came), "0.0.0.0", 0)  # noqa: S104
         port = self._server.sockets[0].getsockname()[1]
         where = (",".join(_addresses()), str(port), self.secret_path)
-        return (self._python, "-I", "-S", "-E", "-c", RUN, str(AGENT), "node", *where)
+        return (self._python, "-I", "-S", "-E", str(AGENT), "node", *where)
 
     async def ready(self, nodes: int) -> None:
         """Wait until so many agents have called.

@@ -96,16 +96,25 @@ asim_wait() {
 asim_on() {
   for asim_signal in TERM USR1 USR2; do trap "asim_hit=1 asim_signal=$asim_signal; $1" "$asim_signal"; done
 }
-asim_family() {
-  ps -A -o pid= -o ppid= | awk -v top="$1" '
-    { parent[$1] = $2 }
-    END { for (one in parent) { for (up = one; up in parent && up != top && depth[one]++ < 99; ) up = parent[up]; if (up == top && one != top) print one } }'
+asim_processes() {
+  ps -A -o pid= -o ppid= -o lstart= 2>/dev/null | awk -v top="$1" '
+    { pid = $1; parent[pid] = $2; $1 = $2 = ""; sub(/^ +/, ""); born[pid] = $0 }
+    END { for (one in parent) { for (up = one; top && up in parent && up != top && depth[one]++ < 99; ) up = parent[up]
+      if (!top || up == top) print one, born[one] } }'
 }
 asim_stop() {
-  asim_all=$(asim_family "$1")
-  kill -TERM "$1" $asim_all 2>/dev/null
+  asim_all=$(asim_processes "$1")
+  kill -TERM "$1" $(printf '%s\\n' "$asim_all" | cut -d ' ' -f 1) 2>/dev/null
   sleep "$asim_grace"
-  kill -KILL "$1" $asim_all 2>/dev/null
+  asim_now=$(asim_processes "")
+  [ -n "$asim_all" ] || kill -KILL "$1" 2>/dev/null
+  printf '%s\\n' "$asim_all" | while read -r asim_pid asim_born; do
+    case "
+$asim_now
+" in *"
+$asim_pid $asim_born
+"*) kill -KILL "$asim_pid" ;; esac
+  done
 }
 asim_timer() {
   trap '[ "$!" = "$asim_child" ] || kill "$!"; exit' TERM
@@ -146,7 +155,8 @@ asim_member() {
   return "$asim_code"
 }
 """
-"""The functions of every script. (The timer is forked before traps are set: dash loses signals that come before a new
+"""The functions of every script. (What is killed after the grace is told from others that got its number by when it was
+born. The timer is forked before traps are set: dash loses signals that come before a new
 process has let go of the traps that it was born with, and what is lost here would run on. A ``wait`` that a signal cut
 short looks like a death by that signal, and bash may say so late, after the trap has run: so such a code is believed
 only of a process that is gone, and when it was heard twice. No trap may run where ``$(`` is read: bash 5.2 gives up.)"""
