@@ -248,8 +248,8 @@ async def test_walltime(lab: Lab) -> None:
     """A job that Slurm ends at its limit is TIMEOUT, each member; the warning that was asked for reaches programs before."""
     async with lab.experiment() as exp:
         warned = "trap 'echo warned; exit 0' USR1; echo ready; sleep 600 & wait"
-        # the limit is looked at every 30 s; the warning comes at the first look
-        asked = {"time": "1", "signal": "B:USR1@60"}
+        # the limit is looked at every 30 s; the warning comes at the first look after there is less than a minute left
+        asked = {"time": "10", "signal": "B:USR1@60"}
         groups = [
             await exp.start(
                 Ensemble(
@@ -267,8 +267,12 @@ async def test_walltime(lab: Lab) -> None:
         over, told = [*groups[0], *groups[1]], [*groups[2], *groups[3]]
         for job in (*over, *told):
             await state_of(job, R)
+        await until(lambda: all(job.stdout.exists() and job.stdout.read_text() for job in told))  # their traps are set
         for job in dict.fromkeys(map(lab.job_of, over)):
             lab.site.run("scontrol", "update", f"jobid={job}", "EndTime=now")
+        soon = time.strftime("%Y-%m-%dT%H:%M:%S", time.localtime(time.time() + 50))
+        for job in dict.fromkeys(map(lab.job_of, told)):
+            lab.site.run("scontrol", "update", f"jobid={job}", f"EndTime={soon}")
         with anyio.fail_after(50):
             for group in groups:
                 await group.wait()
