@@ -33,6 +33,8 @@ HEALTH_PERIOD = 2.0
 """Seconds between two looks at a running database."""
 MARGIN = 15.0
 """Seconds that starting a node may take, beyond what its server is given."""
+HEARD_WITHIN = 5.0
+"""Seconds in which the launcher hears that a job runs whose program has spoken."""
 MISSES = 3
 """Looks at a database of another process without an answer, after which it counts as gone."""
 
@@ -151,23 +153,23 @@ class Deployments:
                 await self._files([("remove", path) for path in paths])
 
     async def _wait_for_reports(self, config: NodeConfig, jobs: Sequence[Job], paths: Sequence[str]) -> list[Shard]:
-        pause, patience = 0.002, anyio.current_time() + config.deadline + MARGIN
+        pause, patience, heard = 0.002, anyio.current_time() + config.deadline + MARGIN, float("inf")
         while True:
             ended = [job for job in jobs if job.status.terminal]
             found = [report_of(data, config.run) for data in await self._read(paths)]
             for number, report in enumerate(found):
                 if report and "error" in report:
                     with anyio.move_on_after(MARGIN):
-                        await jobs[
-                            number % len(jobs)
-                        ].wait()  # it is ending; stopped now, it would be told as CANCELLED
+                        await jobs[number % len(jobs)].wait()  # else it would be told as CANCELLED
                     raise DatabaseError(f"database {config.name}: {report['error']}")
-            if all(found):
+            heard = min(heard, anyio.current_time() + HEARD_WITHIN) if all(found) else heard
+            queued = any(job.status in (JobState.NEW, JobState.PENDING) for job in jobs)
+            if all(found) and (not queued or anyio.current_time() > heard):  # a job whose program has spoken runs
                 return [Shard.of(f"{config.name}_{n}", report) for n, report in enumerate(found) if report]
             if ended:
                 words = shown((await self._read([str(ended[0].stderr)]))[0])
                 raise DatabaseError(f"database {config.name}: {ended[0].name} ended: {ended[0].reason}. {words}")
-            if any(job.status in (JobState.NEW, JobState.PENDING) for job in jobs):
+            if queued:
                 patience = anyio.current_time() + config.deadline + MARGIN  # in a queue; its time has not begun
             if anyio.current_time() > patience:
                 raise DatabaseError(f"database {config.name}: not ready within {config.deadline + MARGIN:g} s")
