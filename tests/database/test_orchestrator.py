@@ -19,7 +19,6 @@ from asim.errors import (
     EntityExistsError,
     FileActionError,
     MissingFileError,
-    UnsupportedError,
 )
 from tests.integration.conftest import alive, marked, python, sh, until
 
@@ -377,13 +376,13 @@ async def test_client(exp: Experiment) -> None:
         assert not await client.key_exists("nothing")
 
 
-async def test_a_scheduler_cannot_start_databases_yet(home: Path) -> None:
-    """With a launcher that starts nothing yet, a database is previewed and its start refused."""
-    exp = Experiment("exp", launcher="slurm")
-    db = exp.create_database(port=0, db_nodes=3, interface="ib0")
-    with pytest.raises(UnsupportedError):
-        await exp.start(db)
-    await exp.aclose()
+async def test_a_database_whose_run_command_is_missing(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With a launcher whose commands are not here, the start says which one, and nothing is left."""
+    monkeypatch.setenv("PATH", str(home))
+    async with Experiment("exp", launcher="slurm") as exp:
+        db = exp.create_database(port=0, db_nodes=3, interface="ib0", run_command="srun")
+        with pytest.raises(DatabaseError, match="no such executable: srun"):
+            await exp.start(db)
 
 
 async def test_databases_do_not_count_for_max_concurrent(home: Path) -> None:
