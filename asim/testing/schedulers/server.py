@@ -9,6 +9,7 @@ import sys
 import tempfile
 import threading
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -75,7 +76,7 @@ class _Server(socketserver.ThreadingUnixStreamServer):
     request_queue_size = 512
 
 
-class FakeScheduler:
+class FakeScheduler(ABC):
     """The shared half; use :class:`FakePBS` or :class:`FakeLSF`, as a context manager.
 
     :param directory: where it keeps its files; made when it is not there.
@@ -159,14 +160,17 @@ class FakeScheduler:
 
     # --- for subclasses
 
+    @abstractmethod
     def _start(self, task: Task) -> Start:
-        raise NotImplementedError
+        """How a task's process is started."""
 
+    @abstractmethod
     def _deliver(self, task: Task) -> None:
-        raise NotImplementedError
+        """Put the output of a task that has ended where it belongs."""
 
+    @abstractmethod
     def _unreachable(self, argv: Sequence[str]) -> Answer:
-        raise NotImplementedError
+        """What a command says while the server is down."""
 
     def _keep(self, text: str, name: str) -> Path:
         """The script as the server keeps it."""
