@@ -138,15 +138,15 @@ asim_member() {
   for asim_file in "$asim_out" "$asim_err"; do
     [ -z "$asim_file" ] || asim_keep "$asim_file" || { asim_refuse 126 "cannot write $asim_file"; return 126; }
   done
+  asim_rest="$(date +%s.%N) $(uname -n)"
   if [ -z "$asim_out" ]; then exec "$@" &
   elif [ "$asim_out" = "$asim_err" ]; then exec "$@" >> "$asim_out" 2>&1 &
   else exec "$@" >> "$asim_out" 2>> "$asim_err" &
   fi
   asim_child=$!
   [ "$asim_limit" = 0 ] || { asim_timer & asim_timer=$!; }
-  asim_rest="$(date +%s.%N) $(uname -n) $asim_child"
   asim_on "$asim_forward"
-  asim_tell "$asim_key.$asim_n.start" "$asim_rest"
+  asim_tell "$asim_key.$asim_n.start" "$asim_rest $asim_child"
   asim_wait "$asim_child"
   trap '' TERM USR1 USR2
   [ "$asim_limit" = 0 ] || kill "$asim_timer"
@@ -159,7 +159,8 @@ asim_member() {
 born. The timer is forked before traps are set: dash loses signals that come before a new
 process has let go of the traps that it was born with, and what is lost here would run on. A ``wait`` that a signal cut
 short looks like a death by that signal, and bash may say so late, after the trap has run: so such a code is believed
-only of a process that is gone, and when it was heard twice. No trap may run where ``$(`` is read: bash 5.2 gives up.)"""
+only of a process that is gone, and when it was heard twice. No trap may run where ``$(`` is read: bash 5.2 gives up; and little may be done between the start of a
+member and the traps: a script that is ended there leaves it behind.)"""
 
 STOP = """\
 asim_watch() {
