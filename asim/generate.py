@@ -255,3 +255,10 @@ def _text_lines(params: Mapping[str, Mapping[str, object]]) -> Iterator[str]:
         yield (
             f"{name:{width}}  {', '.join(f'{key} = {render(value)}' for key, value in values.items())}".rstrip() + "\n"
         )
+
+
+def replaced(path: str, text: str, mode: int = 0o666) -> list[FileAction]:
+    """A file that appears whole, and takes the place of an earlier one."""
+    folder, name = os.path.split(path)
+    fresh = f"{folder}/.{name.lstrip('.')}.asim-new"
+    return [("mkdirs", folder), ("remove", fresh), ("write", fresh, text, mode), ("rename", path, fresh)]

@@ -59,7 +59,7 @@ class Outputs:
             raise UnsupportedError(allowed("host", None, "output files are on this machine already"))
         session = self._runtime()
         jobs = self._jobs(entities) if entities else list(session.monitor.latest.values())
-        return await session.fetch(jobs, str(self.local_path))
+        return await session.written.fetch(jobs, str(self.local_path))
 
     async def follow(self, entity: Entity, stream: Stream = "stdout") -> AsyncIterator[str]:
         """The lines of a job's output as they are written, from its first; ends when the job has ended. Those of each
@@ -85,7 +85,7 @@ class Outputs:
                 if rest:
                     yield rest.decode("utf-8", "replace")
                 offset, rest, attempt = 0, b"", job.attempt
-            data = await session.read_from(path, offset)
+            data = await session.written.read_from(path, offset)
             offset += len(data)
             *lines, rest = (rest + data).split(b"\n")
             for line in lines:

@@ -17,6 +17,9 @@ from .config import ADMIN, SLOTS
 
 ANSWER = 5.0
 """Seconds in which a shard that is well answers."""
+DOWN = "its cluster is down"
+REJOIN = 6.0
+"""Seconds that a cluster has to come up again: after a standstill, Redis waits up to 5 before it takes part again."""
 ROOM = 0.9
 """The part of its memory below which a server that refused a write is thought to have room again."""
 CONNECT = 2.0
@@ -141,6 +144,15 @@ class RunningDatabase:
                     group.start_soon(look, number)
         return found
 
+    async def settled(self) -> list[Health]:
+        """The same, but a cluster that is down is given :data:`REJOIN` seconds to come up."""
+        found = await self.health()
+        with anyio.move_on_after(REJOIN):
+            while any(shard.words == DOWN for shard in found):
+                await anyio.sleep(REJOIN / 20)
+                found = await self.health()
+        return found
+
     async def _look(self, number: int) -> Health:
         client = self._clients[number]
         try:
@@ -150,7 +162,7 @@ class RunningDatabase:
             if len(self.shards) > 1:
                 state = await ask_info(client, "CLUSTER", "INFO")
                 if state["cluster_state"] != "ok" or int(state["cluster_slots_ok"]) != SLOTS:
-                    return Health(False, "its cluster is down")
+                    return Health(False, DOWN)
         except DatabaseError as exc:
             return Health(False, f"does not answer ({exc})")
         return Health(True, "; ".join([*troubles(info), *self._memory[number].troubles(info)]))

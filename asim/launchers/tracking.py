@@ -8,9 +8,9 @@ had a chance to say why (walltime, a lost node, a cancel). That a job is in no a
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
 
 from ..status import JobState
+from ._members import BatchJob, Member
 from ._told import end_of, start_of
 from .base import JobKey, JobStatus
 
@@ -21,45 +21,6 @@ HELD = 20.0
 Evidence = list[tuple[JobKey, JobStatus]]
 
 
-@dataclass(slots=True)
-class _Member:
-    """One command of one job.
-
-    :ivar run: how often the scheduler has run it again.
-    :ivar started_at: when it told that it runs; None: it does not.
-    :ivar held: it was killed by a signal; why is not known yet.
-    :ivar said: what the scheduler said last while it had not ended.
-    :ivar verdict: the scheduler's word about the end of its job or task, and when that came.
-    :ivar missed_at: since when no answer mentions it, though one should; the last of these came at ``gone_at``.
-    """
-
-    key: JobKey
-    job: str
-    alone: bool
-    run: int = 0
-    started_at: float | None = None
-    asked: bool = False
-    held: JobStatus | None = None
-    held_at: float = 0.0
-    verdict: JobStatus | None = None
-    verdict_at: float = 0.0
-    judged: bool = False
-    said: tuple[JobState, str] | None = None
-    missed_at: float | None = None
-    gone_at: float = 0.0
-
-
-@dataclass(slots=True)
-class _Job:
-    """One submit; ``tasks`` has the member of each task's id, and nothing for what is no array."""
-
-    id: str
-    members: dict[JobKey, _Member]
-    tasks: dict[str, _Member] = field(default_factory=dict)
-    waiting: bool = True
-    seen_at: float = 0.0
-
-
 class Tracker:
     """All batch jobs of one experiment that have not ended.
 
@@ -68,8 +29,8 @@ class Tracker:
 
     def __init__(self, lost_after: float) -> None:
         self._lost_after = lost_after
-        self._jobs: dict[str, _Job] = {}
-        self._members: dict[JobKey, _Member] = {}
+        self._jobs: dict[str, BatchJob] = {}
+        self._members: dict[JobKey, Member] = {}
         self._early: dict[JobKey, list[tuple[str, str]]] = {}
 
     def expect(self, keys: Iterable[JobKey]) -> None:
@@ -87,8 +48,8 @@ class Tracker:
         :param tasks: ids of an array's tasks, in the order of the keys.
         """
         alone = bool(tasks) or len(keys) == 1
-        members = {key: _Member(key, job, alone) for key in keys}
-        self._jobs[job] = _Job(job, members, dict(zip(tasks, members.values(), strict=True)) if tasks else {})
+        members = {key: Member(key, job, alone) for key in keys}
+        self._jobs[job] = BatchJob(job, members, dict(zip(tasks, members.values(), strict=True)) if tasks else {})
         self._members |= members
         return self.files([file for key in keys for file in self._early.pop(key, ())], now)
 
@@ -108,8 +69,10 @@ class Tracker:
         """The members that have not ended."""
         return list(self._members)
 
-    def to_cancel(self, keys: Collection[JobKey]) -> tuple[list[str], list[JobKey]]:
-        """How these are stopped: ids of jobs and tasks for the scheduler, and members whose script must be told."""
+    def to_cancel(self, keys: Collection[JobKey], when: float) -> tuple[list[str], list[JobKey]]:
+        """How these are stopped: ids of jobs and tasks for the scheduler, and members whose script must be told. What tells
+        of an end before ``when``, in seconds since the epoch, was not stopped.
+        """
         wanted = {key: member for key in keys if (member := self._members.get(key))}
         ids: list[str] = []
         told: list[JobKey] = []
@@ -122,7 +85,7 @@ class Tracker:
             else:
                 told += [key for key in found.members if key in wanted]
         for member in wanted.values():
-            member.asked = True
+            member.asked = when
         return ids, told
 
     def never_started(self, keys: Iterable[JobKey]) -> Evidence:
@@ -135,7 +98,7 @@ class Tracker:
         """Tasks of arrays that wait in the queue. (Slurm has nothing to say of those that are cancelled then.)"""
         return [key for key in keys if (m := self._members.get(key)) and self._jobs[m.job].tasks and self._waits(m)]
 
-    def _waits(self, member: _Member) -> bool:
+    def _waits(self, member: Member) -> bool:
         running = member.started_at is not None or (member.said and member.said[0] is JobState.RUNNING)
         return not running if self._jobs[member.job].tasks else self._jobs[member.job].waiting
 
@@ -158,19 +121,21 @@ class Tracker:
                 early.append((name, text))
         return out
 
-    def _started(self, member: _Member, number: int, text: str, now: float) -> Evidence:
+    def _started(self, member: Member, number: int, text: str, now: float) -> Evidence:
         if number < member.run:
             return []
         member.run, member.started_at, member.held, member.said = number, now, None, None
         self._jobs[member.job].waiting = False
         return [(member.key, start_of(text))]
 
-    def _ended(self, member: _Member, number: int, text: str, now: float) -> Evidence:
+    def _ended(self, member: Member, number: int, text: str, now: float) -> Evidence:
         end = end_of(text)
         if end is None:
             return []
         if not (end.killed or (member.asked and member.alone and member.started_at is not None)):
-            return self._end(member, end.status)
+            status, after = end.status, member.asked and end.status.time >= member.asked
+            because = after and status.code is not None and status.state is not JobState.TIMEOUT
+            return self._end(member, _stopped(status) if because else status)
         if number < member.run:
             return []  # it is run again; one that ended by itself would not be
         member.run, member.held, member.held_at = number, end.status, now
@@ -205,7 +170,7 @@ class Tracker:
                     out += self._status(member, status, now, final)
         return out
 
-    def _status(self, member: _Member, status: JobStatus, now: float, final: bool) -> Evidence:
+    def _status(self, member: Member, status: JobStatus, now: float, final: bool) -> Evidence:
         if not status.state.terminal:
             again = status.state is JobState.PENDING and not final and member.started_at is not None
             if again and now > (member.started_at or 0.0) + SETTLE:  # before, the answer may be older than the start
@@ -244,7 +209,7 @@ class Tracker:
                 out += self._missing(member, member.gone_at - member.missed_at)
         return out
 
-    def _missing(self, member: _Member, since: float) -> Evidence:
+    def _missing(self, member: Member, since: float) -> Evidence:
         """No answer has mentioned it for so many seconds."""
         if member.asked and member.judged and since >= SETTLE:
             return self._conclude(member)
@@ -258,30 +223,28 @@ class Tracker:
         times = [member.verdict_at + SETTLE for member in self._members.values() if member.verdict]
         return max(0.05, min(times) - now) if times else 3600.0
 
-    def _ripe(self, member: _Member, now: float) -> bool:
+    def _ripe(self, member: Member, now: float) -> bool:
         if member.verdict is None:
             return False
         never_began = member.verdict.state is JobState.CANCELLED and member.started_at is None
         return never_began or member.held is not None or now >= member.verdict_at + SETTLE
 
-    def _conclude(self, member: _Member) -> Evidence:
+    def _conclude(self, member: Member) -> Evidence:
         """The scheduler's word, and the member's own if it was killed."""
         verdict, held = member.verdict, member.held
         if member.asked and held and (held.code or 0) >= 0:  # it ended by itself, before the stop came or because of it
             after = verdict is not None and verdict.state is JobState.CANCELLED
-            return self._end(member, JobStatus(JobState.CANCELLED, held.time, held.code, "stopped") if after else held)
+            return self._end(member, _stopped(held) if after else held)
         if member.asked and (verdict is None or verdict.state in (JobState.FAILED, JobState.LOST)):
-            end = held or verdict or JobStatus(JobState.LOST, 0.0)
-            return self._end(member, JobStatus(JobState.CANCELLED, end.time, held and held.code, "stopped"))
+            return self._end(member, _stopped(held or (verdict or JobStatus(JobState.LOST, 0.0))._replace(code=None)))
         if verdict is None:
             return self._end(member, held) if held else []
         if member.asked and verdict.state is JobState.CANCELLED:
             verdict = verdict._replace(reason="stopped")
         if held is not None:
             same = verdict.code is not None and (verdict.code >= 0 or verdict.code == held.code)
-            code = (
-                verdict.code if (verdict.code or 1) < 0 else held.code
-            )  # above 128 it is the script's word for this one
+            # above 128 it is the script's word for this one
+            code = verdict.code if (verdict.code or 1) < 0 else held.code
             ours = verdict.state is JobState.COMPLETED or (verdict.state is JobState.FAILED and same)
             return self._end(member, held if ours else verdict._replace(code=code))
         if verdict.state is JobState.FAILED and not member.alone and (verdict.code or 0) > 0:
@@ -289,10 +252,14 @@ class Tracker:
             return self._end(member, JobStatus(JobState.LOST, verdict.time, reason=words))
         return self._end(member, verdict)
 
-    def _end(self, member: _Member, status: JobStatus) -> Evidence:
+    def _end(self, member: Member, status: JobStatus) -> Evidence:
         del self._members[member.key]
         job = self._jobs[member.job]
         del job.members[member.key]
         if not job.members:
             del self._jobs[member.job]
         return [(member.key, status)]
+
+
+def _stopped(end: JobStatus) -> JobStatus:
+    return JobStatus(JobState.CANCELLED, end.time, end.code, "stopped")

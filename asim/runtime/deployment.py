@@ -19,6 +19,7 @@ from ..database.config import NodeConfig, checkpoint_path, config_path, report_o
 from ..database.server import RunningDatabase, Shard
 from ..entities import Orchestrator
 from ..errors import AsimError, ConfigError, DatabaseError, EntityExistsError, MissingFileError, allowed
+from ..generate import replaced
 from ..plan import DatabasePlan, JobSpec
 from ..status import JobState
 from .files import remove_aside, shown
@@ -37,13 +38,6 @@ HEARD_WITHIN = 5.0
 """Seconds in which the launcher hears that a job runs whose program has spoken."""
 MISSES = 3
 """Looks at a database of another process without an answer, after which it counts as gone."""
-
-
-def replaced(path: str, text: str, mode: int = 0o666) -> list[FileAction]:
-    """A file that appears whole, and takes the place of an earlier one."""
-    folder, name = os.path.split(path)
-    fresh = f"{folder}/.{name.lstrip('.')}.asim-new"
-    return [("mkdirs", folder), ("remove", fresh), ("write", fresh, text, mode), ("rename", path, fresh)]
 
 
 class Deployments:
@@ -236,7 +230,7 @@ class Deployments:
         if any(database.identifier == other.identifier for other in self.usable.values()):
             what = "a database of this name is running in this experiment"
             raise EntityExistsError(allowed("db_identifier", database.identifier, what))
-        dead = [shard.words for shard in await database.health() if not shard.answers]
+        dead = [shard.words for shard in await database.settled() if not shard.answers]
         if dead:
             await database.aclose()
             words = dead[0]

@@ -171,3 +171,13 @@ class JobGroup(Sequence[Job]):
         """The jobs of one model or ensemble among these, as a group."""
         found = self[entity]
         return found if isinstance(found, JobGroup) else JobGroup([found], self._control)
+
+
+def fail_fast_ensembles(jobs: Sequence[Job], control: Control) -> None:
+    """The members of each ensemble that wants it end when one of them fails."""
+    scopes: dict[Ensemble, list[Job]] = {}
+    for job in jobs:
+        if job.spec.ensemble is not None and job.spec.ensemble.fail_fast:
+            scopes.setdefault(job.spec.ensemble, []).append(job)
+    for its_jobs in scopes.values():
+        JobGroup(its_jobs, control, fail_fast=True)

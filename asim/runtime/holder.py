@@ -8,6 +8,7 @@ from typing import Literal
 
 import anyio
 
+from ..agent.protocol import FileAction
 from ..errors import AgentError, AsimError
 from ..launchers.base import JobKey, Launcher
 from .journal import Diary
@@ -64,6 +65,10 @@ class Holder:
                 self._owner.start_soon(launcher.serve)
                 self._diary.introduce(launcher.name, self.about)
         return self._launcher
+
+    async def files(self, actions: Sequence[FileAction]) -> None:
+        """Do these where jobs run."""
+        await (await self.opened()).files(actions)
 
     async def cancel(self, keys: Sequence[JobKey]) -> None:
         """Ask for the end of attempts."""

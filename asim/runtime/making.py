@@ -1,4 +1,4 @@
-"""Directories of entities, made by the agent of the host where the jobs will run: all of a unit, or nothing."""
+"""Directories and files of plans, made by the agent of the host where the jobs will run: all of a unit, or nothing."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from ..agent.protocol import FileAction
 from ..errors import AgentError, FileActionError
 from ..launchers.base import Launcher
 from ..plan import LaunchPlan
+from .spilling import spill
 
 LOG = logging.getLogger("asim")
 
@@ -29,6 +30,20 @@ class Maker:
         self._path, self._token = path, token
         self.params: dict[str, Mapping[str, object]] = {}
         self.working = anyio.Lock()
+
+    async def execute(self, launcher: Launcher, plan: LaunchPlan) -> None:
+        """Everything that is to be there before jobs start.
+
+        :raises FileActionError: see :meth:`make`.
+        """
+        if plan.units:
+            await self.make(launcher, plan)
+        wanted: list[FileAction] = [("mkdirs", path) for path in plan.directories]
+        wanted += [("mkdirs", database.config.directory) for database in plan.databases]
+        wanted += [action for path, text in plan.files.items() for action in gen.replaced(path, text)]
+        if wanted:
+            await launcher.files(wanted)
+        await spill(launcher.files, plan.spills)
 
     async def make(self, launcher: Launcher, plan: LaunchPlan) -> None:
         """Build beside, then put in place.

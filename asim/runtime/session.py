@@ -4,28 +4,25 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from pathlib import Path
-from typing import Any, Literal, TypeVar
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, Literal
 
 import anyio
-from anyio import to_thread
 
-from ..agent.protocol import FileAction
 from ..config import Config
 from ..database.planning import tell_applications
-from ..entities import Ensemble, Model, Orchestrator
+from ..entities import Model, Orchestrator
 from ..errors import AgentError, AsimError, DatabaseError
 from ..launchers.base import Capabilities, JobKey, Launcher
 from ..plan import Context, JobSpec, LaunchPlan
 from ..planner import refuse_busy
-from ..status import JobState
 from ..transport.far import FarHost
-from .deployment import Deployments, replaced
+from .deployment import Deployments
 from .events import EventStream
-from .files import read_files, read_from
-from .group import JobGroup
+from .files import read_files
+from .group import JobGroup, fail_fast_ensembles
 from .holder import Holder
+from .intake import Intake, slices
 from .job import Job
 from .journal import Diary, new_token
 from .making import Maker
@@ -33,13 +30,10 @@ from .monitor import Monitor
 from .owner import Owner
 from .planning import Exist, plan_generate, plan_start, plan_upload
 from .preload import Preloader
-from .spilling import spill
+from .written import Written
 
 LOG = logging.getLogger("asim")
-T = TypeVar("T")
 OnExit = Literal["stop", "wait", "detach"]
-SLICE = 256
-"""Jobs dealt with between two chances for other tasks to run."""
 
 
 class Session:
@@ -65,17 +59,18 @@ class Session:
         self.owner = Owner()
         self.monitor = Monitor(self._submit, self.owner.start_soon, self._cancel)
         self._maker = Maker(path, self.token)
-        self._diary = Diary(name, path, self.token)
+        diary = Diary(name, path, self.token)
         self._grace, self._max_concurrent = grace, max_concurrent
         self._holder = Holder(
-            name, lambda: launcher(self.token), self.monitor, self.owner, self._diary, grace, capabilities.patience
+            name, lambda: launcher(self.token), self.monitor, self.owner, diary, grace, capabilities.patience
         )
+        self._intake = Intake(self.monitor, self._holder, diary)
         self.far = far
+        self.written = Written(far)
         self.route = far.route if far else None
         read = far.read if far else read_files
-        self.databases = Deployments(
-            self._files, self._start, self.monitor.stop, self.owner.start_soon, self.monitor.announce, read, self.route
-        )
+        soon, stop, announce = self.owner.start_soon, self.monitor.stop, self.monitor.announce
+        self.databases = Deployments(self._holder.files, self._start, stop, soon, announce, read, self.route)
         self._preloader = Preloader(self.databases)
         self._survivors: set[Job] = set()
         self._ended: anyio.Event | None = None
@@ -189,89 +184,28 @@ class Session:
 
     async def _launch_applications(self, plan: LaunchPlan, fail_fast: bool) -> JobGroup:
         jobs: list[Job] = []
-        for specs in _slices(plan.jobs):
+        for specs in slices(plan.jobs):
             jobs += [Job(spec, self.monitor.new_key(), self) for spec in specs]
             await anyio.lowlevel.checkpoint()
         group = JobGroup(jobs, self, fail_fast=fail_fast)
-        self._fail_fast_ensembles(jobs)
-        await self._accept(jobs)
+        fail_fast_ensembles(jobs, self)
+        await self._intake.accept(jobs)
         return group
 
     async def _start(self, specs: Sequence[JobSpec]) -> list[Job]:
         """Start the shards of a database."""
         jobs = [Job(spec, self.monitor.new_key(), self) for spec in specs]
-        await self._accept(jobs)
+        await self._intake.accept(jobs)
         return jobs
 
-    async def _accept(self, jobs: Sequence[Job]) -> None:
-        await self._journal((JobKey(job.key), job.spec, job.attempt) for job in jobs)
-        self.monitor.register(jobs)
-        try:
-            together: list[Job] = []  # a batch job, or an array, must have all its members in one submit
-            for part in _slices(jobs):
-                free = self.monitor.admit(part)
-                together += [job for job in free if job.spec.batch is not None]
-                await self._hand_over([job for job in free if job.spec.batch is None])
-            await self._hand_over(together)
-        except Exception as exc:  # nobody gets the handles: what was accepted is stopped
-            self.monitor.refused([job for job in jobs if job.status is JobState.NEW], str(exc))
-            await self.monitor.stop(jobs)
-            raise
-
-    def _fail_fast_ensembles(self, jobs: Sequence[Job]) -> None:
-        scopes: dict[Ensemble, list[Job]] = {}
-        for job in jobs:
-            if job.spec.ensemble is not None and job.spec.ensemble.fail_fast:
-                scopes.setdefault(job.spec.ensemble, []).append(job)
-        for its_jobs in scopes.values():
-            JobGroup(its_jobs, self, fail_fast=True)
-
     async def _execute(self, plan: LaunchPlan) -> None:
-        """Make the plan's directories and files."""
         launcher = await self._holder.opened()
         for warning in plan.warnings:
             LOG.warning("%s", warning)
-        if plan.units:
-            await self._maker.make(launcher, plan)
-        wanted: list[FileAction] = [("mkdirs", path) for path in plan.directories]
-        wanted += [("mkdirs", database.config.directory) for database in plan.databases]
-        wanted += [action for path, text in plan.files.items() for action in replaced(path, text)]
-        if wanted:
-            await launcher.files(wanted)
-        await spill(launcher.files, plan.spills)
-
-    async def _files(self, actions: Sequence[FileAction]) -> None:
-        launcher = await self._holder.opened()
-        await launcher.files(actions)
-
-    async def _journal(self, jobs: Iterable[tuple[JobKey, JobSpec, int]]) -> None:
-        await self._diary.started(await self._holder.opened(), jobs)
-
-    async def _hand_over(self, jobs: Sequence[Job]) -> None:
-        if jobs:
-            launcher = await self._holder.opened()
-            jobs = [job for job in jobs if not job.status.terminal]  # they may have been stopped meanwhile
-            self.monitor.submitted(jobs)
-            try:
-                await launcher.submit([(JobKey(job.key), job.spec) for job in jobs])
-                if late := [JobKey(job.key) for job in jobs if job._unwanted]:  # the stop may have overtaken them
-                    await launcher.cancel(late, self._holder.grace)
-            except AsimError as exc:
-                self.monitor.refused(jobs, f"could not be submitted: {exc}")
-                raise
+        await self._maker.execute(launcher, plan)
 
     async def _submit(self, jobs: Sequence[Job]) -> None:
-        """Jobs that waited (for others, or after a failure) and may go now."""
-        try:
-            again = [(JobKey(job.key), job.spec, job.attempt) for job in jobs if job.attempt > 1]
-            if again:
-                await self._journal(again)
-            await self._hand_over([job for job in jobs if not job.status.terminal])
-        except AsimError as exc:
-            if self.monitor.closing:
-                await self.monitor.stop(jobs, "the experiment ended")
-            else:
-                self.monitor.refused(jobs, f"could not be submitted: {exc}")
+        await self._intake.submit(jobs)
 
     async def _cancel(self, keys: Sequence[JobKey]) -> None:
         await self._holder.cancel(keys)
@@ -297,20 +231,6 @@ class Session:
         path = os.path.join(self.path if self.far else self.config.cwd, checkpoint)
         await self._taken()  # so that a far host can be asked
         return await self.owner.run(lambda: self.databases.reconnect(path, self.capabilities.launcher))
-
-    # -- output files
-
-    async def fetch(self, jobs: Sequence[Job], to: str) -> list[Path]:
-        """See ``Experiment.fetch``."""
-        assert self.far is not None
-        paths = [path for job in jobs for path in (job.spec.stdout, job.spec.stderr)]
-        return [Path(path) for path in await self.far.fetch(paths, [job.spec.cwd for job in jobs], to)]
-
-    async def read_from(self, path: str, offset: int) -> bytes:
-        """What a file has from there on; nothing if it is not there."""
-        if self.far is not None:
-            return await self.far.read_from(path, offset)
-        return await to_thread.run_sync(read_from, path, offset)
 
     def stream(self, wanted: Callable[[Job], bool] | None, buffer: int) -> EventStream:
         return self.monitor.hub.stream(wanted, buffer)
@@ -368,7 +288,7 @@ class Session:
             with anyio.move_on_after(self._holder.patience):
                 await self.monitor.stop([job for job in live if not job.is_database and job not in survivors])
         await self.databases.aclose(detached=bool(keep))
-        await self._bring_home()
+        await self.written.bring_home(self.monitor.jobs, os.path.join(self.config.cwd, self.name))
         await self._holder.let_go(keep)
         if keep:
             self.detached = True
@@ -376,20 +296,3 @@ class Session:
         else:
             with anyio.move_on_after(self._holder.patience):
                 await self.monitor.idle()
-
-    async def _bring_home(self) -> None:
-        """The output files of what has ended on a far host."""
-        if self.far is None or self.far.options.fetch == "never":
-            return
-        ended = [job for job in self.monitor.jobs if job.status.terminal and not job.is_database]
-        if ended:
-            try:
-                await self.fetch(ended, os.path.join(self.config.cwd, self.name))
-            except Exception as exc:  # noqa: BLE001  (whatever it is, what still runs must be let go)
-                LOG.error("%s: output files could not be fetched: %s", self.name, exc)
-
-
-def _slices(items: Sequence[T]) -> Iterator[Sequence[T]]:
-    """A few at a time, so that the loop is never held up for long."""
-    for start in range(0, len(items), SLICE):
-        yield items[start : start + SLICE]

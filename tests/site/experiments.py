@@ -144,13 +144,14 @@ async def state_of(job: Job, state: JobState, within: float = 20) -> None:
             await anyio.sleep(0.01)
 
 
-def processes(mark: str) -> list[int]:
-    """Those that have this text in their command line."""
+def processes(*marks: str) -> list[int]:
+    """Those that have all these texts in their command lines."""
     found = []
     for entry in Path("/proc").iterdir():
         try:
-            if entry.name.isdigit() and mark.encode() in (entry / "cmdline").read_bytes() and alive(int(entry.name)):
-                found.append(int(entry.name))
+            if entry.name.isdigit() and alive(int(entry.name)):
+                line = (entry / "cmdline").read_bytes()
+                found += [int(entry.name)] if all(mark.encode() in line for mark in marks) else []
         except OSError:
             continue
     return [pid for pid in found if pid != os.getpid()]

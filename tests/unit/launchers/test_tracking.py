@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 
 import pytest
 from hypothesis import given
@@ -437,7 +438,7 @@ def test_unknown_jobs(world: World) -> None:
 def test_what_is_cancelled() -> None:
     """Whole jobs by their ids, tasks by theirs, single members of a job by their script."""
     world = World().job(ONE).array(TWO, THREE, JobKey(4), name="13").job(JobKey(5), JobKey(6), name="14")
-    cancel = world.tracker.to_cancel
+    cancel = partial(world.tracker.to_cancel, when=70.0)
     assert cancel([ONE]) == (["12"], [])
     assert cancel([THREE]) == (["13_1"], [])
     assert cancel([TWO, THREE, JobKey(4)]) == (["13"], [])
@@ -450,16 +451,16 @@ def test_what_is_cancelled() -> None:
 def test_what_has_ended_is_not_cancelled() -> None:
     """When the others have ended, those that are left are the whole job."""
     world = World().array(ONE, TWO, name="13").job(THREE, JobKey(4), name="14").files(end(1, 0), end(3, 0))
-    assert world.tracker.to_cancel([TWO, ONE]) == (["13"], [])
-    assert world.tracker.to_cancel([JobKey(4)]) == (["14"], [])
+    assert world.tracker.to_cancel([TWO, ONE], 70.0) == (["13"], [])
+    assert world.tracker.to_cancel([JobKey(4)], 70.0) == (["14"], [])
 
 
 def test_members_that_are_not_to_start(world: World) -> None:
     """In a job that waits a member is cancelled at once, as it will find it; in one that runs its script says so."""
-    world.job(ONE, TWO).tracker.to_cancel([ONE])
+    world.job(ONE, TWO).tracker.to_cancel([ONE], 70.0)
     world.said += world.tracker.never_started([ONE, THREE])
     assert world.ends() == {ONE: JobStatus(JobState.CANCELLED, 0.0, None, "stopped before it started")}
-    world.files(start(2)).tracker.to_cancel([TWO])
+    world.files(start(2)).tracker.to_cancel([TWO], 70.0)
     assert world.tracker.never_started([TWO]) == []
     running = World().job(ONE, TWO).answer({"12": RUNNING})
     assert running.tracker.never_started([ONE]) == []
@@ -469,7 +470,7 @@ def test_members_that_are_not_to_start(world: World) -> None:
 @pytest.mark.parametrize("killed", [True, False])
 def test_asked_members_are_cancelled(verdict: JobStatus, killed: bool, world: World) -> None:
     """Whatever the scheduler makes of the end of what was stopped: it was stopped."""
-    world.job(ONE).files(start(1)).tracker.to_cancel([ONE])
+    world.job(ONE).files(start(1)).tracker.to_cancel([ONE], 70.0)
     world.files(*([end(1, 143)] if killed else [])).answer({"12": verdict}).settled()
     ended = world.end_of()
     assert ended is not None
@@ -479,21 +480,34 @@ def test_asked_members_are_cancelled(verdict: JobStatus, killed: bool, world: Wo
 
 def test_an_asked_member_of_several_is_believed_at_once(world: World) -> None:
     """Its script stopped it, and no scheduler knows more about that."""
-    world.job(ONE, TWO).files(start(1), start(2)).tracker.to_cancel([ONE])
+    world.job(ONE, TWO).files(start(1), start(2)).tracker.to_cancel([ONE], 70.0)
     world.files(end(1, 143))
     assert world.ends() == {ONE: JobStatus(JobState.CANCELLED, 70.25, -15, "stopped")}
 
 
 def test_asked_but_faster(world: World) -> None:
-    """A member that ended by itself before the stop reached it did not get cancelled."""
-    world.job(ONE).tracker.to_cancel([ONE])
-    world.files(end(1, 0))
-    assert world.end_of() == JobStatus(JobState.COMPLETED, 70.25, 0)
+    """A member that ended by itself before it was asked to stop did not get cancelled."""
+    world.job(ONE, TWO).files(start(1), start(2)).tracker.to_cancel([ONE, TWO], 70.5)
+    world.files(end(1, 0), end(2, 7))
+    assert world.ends() == {
+        ONE: JobStatus(JobState.COMPLETED, 70.25, 0),
+        TWO: JobStatus(JobState.FAILED, 70.25, 7, "exit code 7"),
+    }
+
+
+@pytest.mark.parametrize("code", [0, 7])
+@pytest.mark.parametrize("alone", [True, False])
+def test_asked_and_graceful(code: int, alone: bool, world: World) -> None:
+    """A member that ends by itself because it was asked to was stopped, whatever its exit code."""
+    keys = [ONE] if alone else [ONE, TWO]
+    world.job(*keys).files(start(1)).tracker.to_cancel(keys, 70.0)
+    world.files(end(1, code)).answer({"12": CANCELLED}).settled()
+    assert world.ends()[ONE] == JobStatus(JobState.CANCELLED, 70.25, code, "stopped")
 
 
 def test_asked_and_gone(world: World) -> None:
     """A scheduler may forget at once what was cancelled while it waited: then nothing else can have become of it."""
-    world.job(ONE).answer({"12": PENDING}).tracker.to_cancel([ONE])
+    world.job(ONE).answer({"12": PENDING}).tracker.to_cancel([ONE], 70.0)
     world.answer({}).judged()
     assert world.ends() == {}
     world.tick(SETTLE).answer({}).tick()
@@ -502,7 +516,7 @@ def test_asked_and_gone(world: World) -> None:
 
 def test_asked_and_held(world: World) -> None:
     """A task that was stopped has been cancelled, also when the scheduler never says a word about it."""
-    world.array(ONE, TWO).files(start(1)).tracker.to_cancel([ONE])
+    world.array(ONE, TWO).files(start(1)).tracker.to_cancel([ONE], 70.0)
     world.files(end(1, 143)).tick(HELD + 1).answer({"12_1": RUNNING}).tick()
     assert world.ends() == {ONE: JobStatus(JobState.CANCELLED, 70.25, -15, "stopped")}
 
@@ -548,7 +562,7 @@ def take(world: World, step: Sequence[object]) -> None:
         case ("tick", float(seconds)):
             world.tick(seconds)
         case ("cancel", set(keys)):
-            _, told = world.tracker.to_cancel(keys)
+            _, told = world.tracker.to_cancel(keys, 70.0)
             world.said += world.tracker.never_started(told)
         case _:
             world.judged()
