@@ -13,7 +13,7 @@ from .config import Config
 from .databases import Databases
 from .entities import DBNode, Ensemble, Entity, Orchestrator, models_of
 from .entities.names import check_name
-from .errors import AsimError, ConfigError, ConfigTypeError, UnsupportedError, allowed
+from .errors import AsimError, ConfigError, ConfigTypeError, allowed
 from .factories import Factories
 from .launchers.base import Launcher
 from .launching import Launching, far_host
@@ -359,13 +359,18 @@ class Experiment(Factories, Databases, Outputs):
         One dict per job: run, name, ensemble, status, returncode, reason, attempt, started_at, ended_at, pid, host, argv,
         cwd, stdout, stderr. A job whose agent still lives is RUNNING; one whose agent is gone without a record is LOST.
 
-        :raises UnsupportedError: the directory is on another host.
-        """
-        if self._launching.far is not None:
-            raise UnsupportedError(allowed("host", self._launching.far.host, "the history of another host is not read"))
-        from anyio import to_thread
+        With ``host=`` they are those of the directory there.
 
-        from .runtime.journal import read_history
+        :raises AsimError: with ``host=``, the experiment is closed, or (:class:`~asim.AgentError`) there is no link.
+        """
+        from .runtime.history import far_history, read_history
+
+        far = self._launching.far
+        if far is not None:
+            session = self._runtime()
+            await session._taken()  # so that it can be asked
+            return await far_history(far, session.token)
+        from anyio import to_thread
 
         return await to_thread.run_sync(read_history, self.exp_path, self._session.token if self._session else "")
 

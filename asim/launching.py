@@ -54,11 +54,10 @@ class Launching:
 
         :raises ConfigError: naming the field, the value, and what is allowed.
         """
-        from .launchers.registry import capabilities_of, launcher_of
+        from .launchers.registry import chosen
 
         word = _detected(launcher, far) if isinstance(launcher, str) else launcher
-        can = capabilities_of(word)
-        own = launcher_of(word) if isinstance(word, str) else word
+        can, own = chosen(word)
         if far is not None and own is not None:
             raise ConfigError(allowed("host", far.host, f"the launcher {word!r} says itself where it runs jobs"))
         least, most = seconds("min_poll", min_poll) or 0.0, seconds("max_poll", max_poll) or 0.0

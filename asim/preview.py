@@ -42,7 +42,7 @@ def as_dict(plan: LaunchPlan) -> dict[str, Any]:
         "generates": [{"name": unit.name, "path": unit.target, "replaces": unit.replaces} for unit in plan.units],
         "databases": [_database(database) for database in plan.databases],
         "uploads": [{"database": name, "objects": list(map(_upload, found))} for name, found in plan.uploads.items()],
-        "jobs": [_job(job, files.get(job.name, []), plan.beside.get(job.name, [])) for job in plan.jobs],
+        "jobs": [_job(plan, job, files.get(job.name, [])) for job in plan.jobs],
         "batches": [
             {
                 "name": submit.batch.name,
@@ -113,7 +113,8 @@ def _layout(plan: LaunchPlan, layout: Layout) -> Iterator[dict[str, str]]:
         yield {"action": "configure", "path": path, "source": plan.layouts.origins[number]}
 
 
-def _job(job: JobSpec, files: list[dict[str, str]], uploads: Sequence[Upload]) -> dict[str, Any]:
+def _job(plan: LaunchPlan, job: JobSpec, files: list[dict[str, str]]) -> dict[str, Any]:
+    programs = [path for folder in (job.outputs, job.cwd) if (path := f"{folder}/{job.name}.mpmd") in plan.files]
     return {
         "name": job.name,
         "ensemble": job.ensemble.name if job.ensemble else None,
@@ -123,7 +124,8 @@ def _job(job: JobSpec, files: list[dict[str, str]], uploads: Sequence[Upload]) -
         "stdout": job.stdout,
         "stderr": job.stderr,
         "params": {name: render(value) for name, value in job.model.params.items()},
-        "colocated": _colocated(job, uploads),
+        "mpmd": {"path": programs[0], "text": plan.files[programs[0]]} if programs else None,
+        "colocated": _colocated(job, plan.beside.get(job.name, [])),
         "timeout_s": job.timeout,
         "retries": job.retries.times if job.retries else 0,
         "after": [{"name": entity.name, "when": when} for entity, when in job.waits],
@@ -203,6 +205,9 @@ def _job_lines(job: dict[str, Any], verbosity: Verbosity) -> Iterator[str]:
     yield f"  output    {job['stdout']}, {job['stderr']}"
     if job["params"]:
         yield f"  params    {', '.join(f'{name} = {value}' for name, value in job['params'].items())}"
+    if job["mpmd"]:
+        yield f"  programs  in {job['mpmd']['path']}"
+        yield from (f"  | {line}" for line in job["mpmd"]["text"].splitlines())
     for file in job["files"]:
         yield f"  {file['action']:9} {file['path']}{' from ' + file['source'] if file['source'] else ''}"
     for dependency in job["after"]:

@@ -11,14 +11,28 @@ from text import raw
 
 PIECE = 1 << 20
 KEPT = 20000  # files whose digest is remembered
+ALIVE = 5.0  # seconds between two signs of life while it works
 FRESH = 3.0  # seconds after which a file that is written again has another time, on any file system
 
 
-def digest(path):
+class Pulse:
+    """Says now and then, to a driver that waits, that there is progress: a sign for what was done, not for time that passed."""
+
+    def __init__(self):
+        self.said = time.monotonic()
+
+    def beat(self):
+        if time.monotonic() >= self.said + ALIVE:
+            self.said = time.monotonic()
+            os.write(1, b"\nASIM-LINK working\n")
+
+
+def digest(path, pulse):
     sha = hashlib.sha256()
     with open(path, "rb") as file:
         while True:
             data = file.read(PIECE)
+            pulse.beat()
             if not data:
                 return sha.hexdigest()
             sha.update(data)
@@ -48,8 +62,9 @@ def save(memory, known):
 def main(memory):
     """Paths on the standard input (JSON); on the standard output, for each, [size, digest], or null for what is no file."""
     memory, answers = os.path.expanduser(memory), []
-    known, changed, now = load(memory), False, time.time()
+    known, changed, now, pulse = load(memory), False, time.time(), Pulse()
     for path in json.load(sys.stdin):
+        pulse.beat()
         file = os.path.expanduser(raw(path))
         try:
             info = os.stat(file)
@@ -58,7 +73,7 @@ def main(memory):
             mark = [info.st_size, int(info.st_mtime * 1e6), info.st_ino]
             row = known.pop(path, None)
             changed = changed or row is None or row[:3] != mark
-            row = row if row and row[:3] == mark else mark + [digest(file)]
+            row = row if row and row[:3] == mark else mark + [digest(file, pulse)]
             if info.st_mtime < now - FRESH:
                 known[path] = row  # last: the latest are kept
             answers.append([info.st_size, row[3]])

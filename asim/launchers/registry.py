@@ -25,25 +25,32 @@ _DIALECTS = {"slurm": ("slurm", "Slurm"), "pbs": ("pbs", "PBS"), "pals": ("pbs",
 
 
 def capabilities_of(launcher: object) -> Capabilities:
-    """What is known of a launcher before it is used.
+    """What is known of a launcher before it is used; see :func:`chosen`."""
+    return chosen(launcher)[0]
+
+
+def chosen(launcher: object) -> tuple[Capabilities, Launcher | None]:
+    """What a launcher can do, and the launcher itself; None for those that asim drives itself.
+
+    What another package brings is made here, once: what is asked and what is used are the same object.
 
     :param launcher: a name, or a launcher of the user's own.
     :raises ConfigError: no such launcher.
     """
     if not isinstance(launcher, str):
-        return _own(launcher).capabilities
+        return _own(launcher)
     word = launcher.lower()
     if word == "local":
-        return LOCAL
+        return LOCAL, None
     if word in _DIALECTS:
         module, name = _DIALECTS[word]
-        return scheduled(word, getattr(import_module(f"{__package__}.{module}"), name)())
+        return scheduled(word, getattr(import_module(f"{__package__}.{module}"), name)()), None
     other = plugins().get(launcher)
     if other is None:
         known = [*KNOWN, *plugins()]
         raise ConfigError(allowed("launcher", launcher, f"must be auto or one of {', '.join(known)}"))
     made = other()
-    return scheduled(launcher, made) if hasattr(made, "read_status") else _own(made).capabilities
+    return (scheduled(launcher, made), None) if hasattr(made, "read_status") else _own(made)
 
 
 def scheduled(name: str, dialect: Any) -> Capabilities:
@@ -51,18 +58,10 @@ def scheduled(name: str, dialect: Any) -> Capabilities:
     return Capabilities(launcher=name, batch=True, dialect=dialect, patience=PATIENCE)
 
 
-def launcher_of(name: str) -> Launcher | None:
-    """The launcher that a plug-in makes; None for those that asim drives itself."""
-    other = plugins().get(name) if name not in KNOWN else None
-    made = other() if other else None
-    return None if made is None or hasattr(made, "read_status") else _own(made)
-
-
-def _own(launcher: Any) -> Launcher:
+def _own(launcher: Any) -> tuple[Capabilities, Launcher]:
     if not isinstance(getattr(launcher, "capabilities", None), Capabilities):
         raise ConfigTypeError(allowed("launcher", launcher, "must be a str or a Launcher"))
-    found: Launcher = launcher
-    return found
+    return launcher.capabilities, launcher
 
 
 @cache

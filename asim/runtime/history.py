@@ -28,6 +28,7 @@ from .journal import ENDING, FOLDER, journal_path, records_path
 
 Row = dict[str, Any]
 HOST_NAME = "/proc/sys/kernel/hostname"
+_ENDS = ("-maxdepth", "2", "-path", "./*.ends/*", "(", "-name", "*.start", "-o", "-name", "*.end", ")")
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,8 +61,9 @@ def read_history(experiment: str, but: str = "") -> list[Row]:
         token = path.name.removesuffix(ENDING)
         if token != but:
             journal = path.read_bytes()
-            running = Processes(os.uname().nodename, {pid: _bytes(f"/proc/{pid}/stat") for pid in agents_of(journal)})
-            told = {file.name: _bytes(file) for file in Path(Folders.of(experiment, token).ends).glob("*")}
+            running = Processes(os.uname().nodename, {pid: _stat(pid) for pid in agents_of(journal)})
+            ends = Path(Folders.of(experiment, token).ends)
+            told = {file.name: _bytes(file).decode(errors="replace") for file in ends.glob("[0-9]*.[0-9]*.*")}
             rows += rows_of(token, journal, running, _bytes(records_path(experiment, token)), told)
     return rows
 
@@ -79,11 +81,19 @@ async def far_history(far: FarHost, but: str = "") -> list[Row]:
     host, *stats = await far.read([HOST_NAME, *(f"/proc/{pid}/stat" for pid in pids)])
     running = Processes(host.decode().strip(), dict(zip(pids, stats, strict=True)))
     records = await _whole(far, [records_path(home, token) for token in tokens])
-    told = await _far_ends(far, [Folders.of(home, token).ends for token in tokens])
+    told = await far.texts_below(f"{home}/{FOLDER}", *_ENDS) if tokens else {}
 
     def rows() -> list[Row]:
-        files = zip(tokens, journals, records, told, strict=True)
-        return [row for token, journal, data, ends in files for row in rows_of(token, journal, running, data, ends)]
+        ends: dict[str, dict[str, str]] = {}
+        for path, text in told.items():
+            folder, _, name = path.rpartition("/")
+            ends.setdefault(folder, {})[name] = text
+        files = zip(tokens, journals, records, strict=True)
+        return [
+            row
+            for token, journal, data in files
+            for row in rows_of(token, journal, running, data, ends.get(f"{token}.ends", {}))
+        ]
 
     return await to_thread.run_sync(rows)
 
@@ -93,11 +103,10 @@ async def _whole(far: FarHost, paths: Sequence[str]) -> list[bytes]:
     found = [b""] * len(paths)
 
     async def read(number: int, path: str) -> None:
-        piece = b""
-        while len(piece) == PIECE or not found[number]:
+        piece = await far.read_from(path, 0)
+        found[number] = piece
+        while len(piece) == PIECE:
             piece = await far.read_from(path, len(found[number]))
-            if not piece:
-                break
             found[number] += piece
 
     async with anyio.create_task_group() as group:
@@ -106,24 +115,13 @@ async def _whole(far: FarHost, paths: Sequence[str]) -> list[bytes]:
     return found
 
 
-async def _far_ends(far: FarHost, folders: Sequence[str]) -> list[dict[str, bytes]]:
-    """Of each of these directories, what is in its files; nothing of one that is not there."""
-    found: dict[str, dict[str, bytes]] = {folder: {} for folder in folders}
-    root = f"{far.directory}/{FOLDER}"
-    paths = await far.files_below(root, "-maxdepth", "2", "-path", "*.ends/*")
-    places = [place for place in (path.rpartition("/") for path in paths) if place[0] in found]
-    for (folder, _, name), data in zip(places, await far.read(["".join(place) for place in places]), strict=True):
-        found[folder][name] = data
-    return list(found.values())
-
-
 def agents_of(journal: bytes) -> list[int]:
     """The process ids of the agents that a journal speaks of."""
     lines = (line for line in map(_loads, journal.splitlines()) if line and "agent" in line)
     return [line["agent"]["pid"] for line in lines if isinstance(line["agent"].get("pid"), int)]
 
 
-def rows_of(token: str, journal: bytes, running: Processes, records: bytes, told: Mapping[str, bytes]) -> list[Row]:
+def rows_of(token: str, journal: bytes, running: Processes, records: bytes, told: Mapping[str, str]) -> list[Row]:
     """The jobs of one run.
 
     :param records: what its agent recorded.
@@ -168,7 +166,7 @@ def _starts(rows: Iterable[Row]) -> list[Row]:
     return starts
 
 
-def _told(files: Mapping[str, bytes]) -> Iterator[tuple[JobKey, JobStatus]]:
+def _told(files: Mapping[str, str]) -> Iterator[tuple[JobKey, JobStatus]]:
     """What members of batch jobs said of themselves; of one that was run again, of its last run."""
     last: dict[int, int] = {}
     for name in files:
@@ -178,8 +176,8 @@ def _told(files: Mapping[str, bytes]) -> Iterator[tuple[JobKey, JobStatus]]:
     for key, number in last.items():
         started, ended = (files.get(f"{key}.{number}.{kind}") for kind in ("start", "end"))
         if started is not None:
-            yield JobKey(key), start_of(started.decode(errors="replace"))
-        if ended is not None and (end := end_of(ended.decode(errors="replace"))):
+            yield JobKey(key), start_of(started)
+        if ended is not None and (end := end_of(ended)):
             yield JobKey(key), end.status
 
 
@@ -220,8 +218,14 @@ def _loads(line: bytes) -> Any:
 
 
 def _bytes(path: str | Path) -> bytes:
-    """What a file has; b"" if it is gone, also while it is read, as files of processes are."""
     try:
         return Path(path).read_bytes()
-    except (FileNotFoundError, ProcessLookupError):
+    except FileNotFoundError:
+        return b""
+
+
+def _stat(pid: int) -> bytes:
+    try:
+        return Path(f"/proc/{pid}/stat").read_bytes()
+    except OSError:
         return b""

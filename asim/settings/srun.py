@@ -2,16 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import os
+import re
+from collections.abc import Iterable, Mapping, Sequence
 from os import PathLike
 from typing import Any, ClassVar
 
 from ..errors import ConfigError, UnsupportedError, allowed
-from ._text import Text, Value, checked, flag_gnu, whole
+from ._text import Text, Value, checked, flag_gnu, given, whole
 from .base import RunSettings, StepContext
 
 # srun splits --export at commas and takes quotes out; such values go through its own environment instead
 _UNSAFE = frozenset(",'\"\\\n\r")
+_MULTI_PROG = "multi-prog"
+_TASKS = ("ntasks", "n")
+_COUNTS = ("nodes", "N", "ntasks-per-node")
+"""What srun would work the number of tasks out of, if nothing gives it."""
+_WORDS = 127
+"""Slurm cuts off what a program of a configuration file has more, and says nothing."""
+_PLAIN = re.compile(r"[A-Za-z0-9@_+=:,./-]+")
 
 
 class SrunSettings(RunSettings):
@@ -77,8 +86,32 @@ class SrunSettings(RunSettings):
             )
         self.run_args["het-group"] = ",".join(map(str, groups))
 
+    def set_multi_prog(self, on: bool = True) -> None:
+        """Describe the programs of an MPMD job by a file (``srun --multi-prog``); without, by ``:``.
+
+        See :meth:`make_mpmd`. In settings without other programs it is srun's bare flag: ``exe`` is then a file of
+        your own.
+
+        :param on: False takes it back.
+        """
+        if on:
+            self.run_args[_MULTI_PROG] = True
+        else:
+            self.run_args.pop(_MULTI_PROG, None)
+
     def make_mpmd(self, settings: RunSettings) -> None:
         """Run another program in the same command.
+
+        There are two ways. By default the programs are joined by ``:``, and Slurm makes a heterogeneous step of them.
+        Each has nodes, CPUs and an environment of its own. Whether all share one ``MPI_COMM_WORLD`` is up to the site
+        and its MPI.
+
+        After :meth:`set_multi_prog` they are one ordinary step, with one ``MPI_COMM_WORLD``, and are listed in the file
+        ``<name>.mpmd`` beside its output files. Ranks are given in the order of the programs; each has as many as its
+        ``set_tasks`` says, else one. These settings' options, and the variables of all, are those of the whole step: no
+        program can have different ones. Arguments arrive as they are: ``%t`` and ``%o`` are not replaced
+        (``SLURM_PROCID`` is the rank). There are at most 126 for a program, none of them with a line break. Anything
+        else is an error when it is started or previewed.
 
         :raises UnsupportedError: it is not srun's, has an MPMD list itself, or one of the two has a het group.
         """
@@ -87,12 +120,22 @@ class SrunSettings(RunSettings):
                 raise UnsupportedError(allowed("het_group", part.run_args["het-group"], "not together with MPMD"))
         super().make_mpmd(settings)
 
+    @property
+    def _listed(self) -> bool:
+        """Whether the programs are in a file."""
+        return bool(self.mpmd) and _MULTI_PROG in given(self.run_args)
+
+    def placeless(self, launcher: str) -> bool:
+        return not self._listed and super().placeless(launcher)
+
     def _head(self, context: StepContext) -> list[str]:
         allocation = "" if context.in_batch else self.alloc or context.allocation
         job_id = ["--jobid", allocation] if allocation else []
         files = ["--output", context.stdout, "--error", context.stderr, "--job-name", context.name]
-        shares = context.beside and self.SEVERAL & self.run_args.keys() and not self.SHARING & self.run_args.keys()
-        return [*files, *job_id, *(["--exact"] if shares else []), *self.format_env_vars()]
+        counted = self._listed or self.SEVERAL & self.run_args.keys()
+        shares = context.beside and counted and not self.SHARING & self.run_args.keys()
+        env = self._env_flags(self._union("_own_env")) if self._listed else self.format_env_vars()
+        return [*files, *job_id, *(["--exact"] if shares else []), *env]
 
     def _part_head(self, context: StepContext) -> list[str]:
         return ["--job-name", context.name, *self.format_env_vars()]
@@ -104,6 +147,78 @@ class SrunSettings(RunSettings):
 
     def _spilled(self) -> dict[str, str]:
         return {name: value for name, value in self.env_vars.items() if value is not None and _unsafe(value)}
+
+    def _dropped(self) -> frozenset[str]:
+        return self.RESERVED | {_MULTI_PROG, *_TASKS} if self._listed else self.RESERVED
+
+    def _command(self, context: StepContext, head: list[str] | None = None) -> list[str]:
+        if not self._listed:
+            self._refuse_colons(context)
+            return super()._command(context, head)
+        tasks = str(sum(part._tasks(where) for where, part in self._named()))
+        word = context.run_command or self.run_command
+        return [word, *(head or ()), *self.format_run_args(), "--ntasks", tasks, "--multi-prog", _file(context)]
+
+    def _refuse_colons(self, context: StepContext) -> None:
+        """At each srun begins another program, wherever it stands, also after ``--``."""
+        for where, part in self._named():
+            if ":" in (part.exe_args if where else context.exe_args) and not context.alone:
+                what = "srun takes an argument that is only a colon for the beginning of another program"
+                hint = "; a file can hold it: set_multi_prog" if self.mpmd else ""
+                raise UnsupportedError(allowed(f"{where}exe_args", ":", what + hint))
+
+    def _files(self, context: StepContext) -> dict[str, str]:
+        if not self._listed:
+            return {}
+        lines, first = [], 0
+        for where, part in self._named():
+            tasks = part._tasks(where)
+            own = (part.exe, part.exe_args) if where else (context.exe, context.exe_args)
+            lines.append(f"{first}-{first + tasks - 1} {_quoted(f'{where}exe_args', part._boxed(context, *own))}\n")
+            first += tasks
+            self._share(where, part)
+        return {_file(context): "".join(lines)}
+
+    def _named(self) -> list[tuple[str, SrunSettings]]:
+        """All programs, with what errors call them."""
+        return [("", self), *((f"mpmd[{index}].", part) for index, part in enumerate(self.mpmd))]
+
+    def _tasks(self, where: str) -> int:
+        """How many tasks run this program."""
+        args = given(self.run_args)
+        for key in (key for key in reversed(args) if key in _TASKS):
+            return whole(f"{where}run_args[{key!r}]", args[key] or "", least=1)
+        for key in (key for key in _COUNTS if key in args and args[key] != "1"):
+            what = "with multi-prog a program must also say how many tasks it has: set_tasks"
+            raise ConfigError(allowed(f"{where}run_args[{key!r}]", args[key], what))
+        return 1
+
+    def _share(self, where: str, part: SrunSettings) -> None:
+        """Refuse options that would have to be different for one program of a step."""
+        own = given(self.run_args)
+        for key, text in given(part.run_args).items():
+            if key not in (_MULTI_PROG, *_TASKS) and (key not in own or own[key] != text):
+                what = "with multi-prog all programs share the options of the first, but for the number of tasks"
+                raise UnsupportedError(allowed(f"{where}run_args[{key!r}]", text, what))
+
+
+def _file(context: StepContext) -> str:
+    """Beside the output files: others may start jobs of this name in the same working directory."""
+    return f"{os.path.dirname(context.stdout)}/{context.name}.mpmd"
+
+
+def _quoted(field: str, argv: Sequence[str]) -> str:
+    """A program's words as Slurm reads them: it knows single quotes and backslashes, and replaces ``%`` outside them.
+
+    :raises UnsupportedError: a line break, or more words than it takes.
+    """
+    if len(argv) > _WORDS:
+        what = f"multi-prog takes at most {_WORDS - 1} arguments of a program, and cuts off the others"
+        raise UnsupportedError(allowed(field, f"{len(argv) - 1} arguments", what))
+    for word in argv:
+        if "\n" in word:
+            raise UnsupportedError(allowed(field, word, "multi-prog takes no line break: its file has lines"))
+    return " ".join(word if _PLAIN.fullmatch(word) else "'" + word.replace("'", "'\\''") + "'" for word in argv)
 
 
 def _unsafe(value: str) -> bool:

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 READ = 'for p; do [ -f "$p" ] && base64 < "$p" | tr -d "\\n"; echo; done'
 EXIST = 'for p; do if [ -e "$p" ] || [ -L "$p" ]; then echo y; else echo n; fi; done'
 PART = '[ ! -f "$2" ] || tail -c +"$1" "$2" | head -c "$3"'
+TEXTS = '{ print FILENAME ":" $0 }'
 PIECE = 4 << 20
 """Bytes that are read of a file at once."""
 SLICE = 200
@@ -109,6 +110,28 @@ class FarHost:
         done = await talk.run(("sh", "-c", PART, "sh", str(offset + 1), path, str(PIECE)), timeout=FIND)
         return done.stdout.encode("utf-8", "surrogateescape") if done.code == 0 else b""
 
+    async def files_below(self, folder: str, *tests: str) -> list[str]:
+        """The files in a directory there and below, as far as they pass these tests of find(1); none without it."""
+        _, talk = self._ready()
+        done = await talk.run(("find", folder, *tests, "-type", "f", "-print0"), timeout=FIND)
+        return [path for path in done.stdout.split("\0") if path]
+
+    async def texts_below(self, folder: str, *tests: str) -> dict[str, str]:
+        """What is in these files: path below the directory -> lines. By two programs, however many files there are.
+
+        :raises AgentError: there is no such directory, or one of them cannot be read.
+        """
+        _, talk = self._ready()
+        command = ("find", ".", *tests, "-type", "f", "-exec", "awk", TEXTS, "{}", "+")
+        done = await talk.run(command, cwd=folder, timeout=FIND)
+        if done.code != 0:
+            raise AgentError(f"{self.host}: {done.words()}")
+        found: dict[str, str] = {}
+        for row in filter(None, done.stdout.split("\n")):
+            path, _, line = row.removeprefix("./").partition(":")
+            found[path] = f"{found.get(path, '')}{line}\n"
+        return found
+
     async def _each(self, script: str, paths: Sequence[str]) -> list[str]:
         _, talk = self._ready()
         lines: list[str] = []
@@ -172,12 +195,9 @@ class FarHost:
         return [here for _, here in rows]
 
     async def _matching(self, folders: Iterable[str], patterns: Sequence[str]) -> frozenset[str]:
-        _, talk = self._ready()
         found: set[str] = set()
         for folder in dict.fromkeys(folders):
-            done = await talk.run(("find", folder, "-type", "f", "-print0"), timeout=FIND)
-            names = [path for path in done.stdout.split("\0") if path]
-            for path in names:
+            for path in await self.files_below(folder):
                 below, name = path.removeprefix(f"{folder}/"), path.rpartition("/")[2]
                 if any(fnmatch.fnmatch(below, one) or fnmatch.fnmatch(name, one) for one in patterns):
                     found.add(path)

@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import contextlib
 import hashlib
 import json
 import shlex
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -94,20 +96,54 @@ class Far:
         return " ".join(map(shlex.quote, [self.python, *FLAGS.split(), self.agent, *arguments]))
 
 
-async def shell(connection: asyncssh.SSHClientConnection, script: str, timeout: float | None = SLOW) -> list[str]:
+class _Process(asyncssh.SSHClientProcess[bytes]):
+    """Tells whenever something comes."""
+
+    def __init__(self, heard: Callable[[], None]) -> None:
+        super().__init__()
+        self._heard = heard
+
+    def data_received(self, data: bytes, datatype: Any) -> None:
+        self._heard()
+        super().data_received(data, datatype)
+
+
+async def _run(connection: asyncssh.SSHClientConnection, script: str, heard: Callable[[], None]) -> Any:
+    """How ``/bin/sh`` there ended, and what it wrote."""
+
+    async def make() -> tuple[Any, Any]:
+        return await connection.create_session(lambda: _Process(heard), "exec /bin/sh", encoding=None)
+
+    channel, process = await opened(connection, make)
+    try:
+        channel.write(script.encode(errors="surrogateescape"))
+        channel.write_eof()
+        return await process.wait()
+    finally:
+        channel.close()  # of one that is given up: it ends at the latest when it next says something
+
+
+async def shell(
+    connection: asyncssh.SSHClientConnection, script: str, timeout: float = SLOW, *, talks: bool = False
+) -> list[str]:
     """Run a script by ``/bin/sh`` there; the words of its (last) answer.
 
+    :param timeout: seconds that it may take.
+    :param talks: it says something now and then while it works; ``timeout`` is how long it may be silent.
     :raises AgentError: there is no answer, or not in time; with what was written instead.
     Cancellation: the channel is closed; the script may go on.
     """
     try:
-        async with asyncio.timeout(timeout):
-            data = script.encode(errors="surrogateescape")
-            done = await opened(connection, lambda: connection.run("exec /bin/sh", input=data, encoding=None))
+        async with asyncio.timeout(timeout) as limit:
+
+            def heard() -> None:
+                with contextlib.suppress(RuntimeError):  # nobody waits any longer
+                    limit.reschedule(asyncio.get_running_loop().time() + timeout)
+
+            done = await _run(connection, script, heard if talks else lambda: None)
     except TimeoutError:
-        raise AgentError(
-            f"the far side's start-up files or the program after them did not end in {timeout:g} s"
-        ) from None
+        what = "said nothing for" if talks else "did not end in"
+        raise AgentError(f"the far side's start-up files or the program after them {what} {timeout:g} s") from None
     except CUT as exc:
         raise AgentError(f"a command could not be run there: {exc}") from exc
     output = _bytes(done.stdout)
@@ -120,12 +156,12 @@ async def shell(connection: asyncssh.SSHClientConnection, script: str, timeout: 
     return line.partition(b"\n")[0].decode(errors="surrogateescape").split(" ", 2)
 
 
-async def ask(connected: Connected, script: str, timeout: float | None = SLOW) -> list[str]:
+async def ask(connected: Connected, script: str, timeout: float = SLOW, *, talks: bool = False) -> list[str]:
     """As :func:`shell`, again over the new link when this one is cut: for what may be done twice."""
     while True:
         live = await connected()
         try:
-            return await shell(live, script, timeout)
+            return await shell(live, script, timeout, talks=talks)
         except AgentError as exc:
             if not isinstance(exc.__cause__, CUT) or not await was_cut(live):
                 raise

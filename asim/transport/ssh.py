@@ -22,7 +22,7 @@ from .resume import Resumable
 from .sshchannel import Session
 from .sshfiles import get_files, put_files
 from .sshforward import Forwards
-from .sshlink import CUT, Link
+from .sshlink import CUT, Link, opened
 
 KILL = "p=$(cat %s) && tr '\\0' ' ' </proc/$p/cmdline | grep -q %s && kill -9 $p; printf '\\nASIM-LINK done\\n'"
 END_WAIT = 10.0
@@ -189,11 +189,14 @@ class SSHAgent:
         :raises _GoneError: there is no daemon any more.
         """
         live = await self.link.get()
-        session = Session(stream, self._cut)
-        command = self.far.command("attach", self._place, self.token, str(stream.received))
+        command = "exec " + self.far.command("attach", self._place, self.token, str(stream.received))
+
+        async def make() -> tuple[Any, Any]:
+            return await live.create_session(lambda: Session(stream, self._cut), command, encoding=None)
+
         try:
             async with asyncio.timeout(SLOW):
-                channel, _ = await live.create_session(lambda: session, "exec " + command, encoding=None)
+                channel, session = await opened(live, make)
                 kind, host, rest = await session.answer
         except TimeoutError:
             raise AgentError(f"{self.host} did not answer within {SLOW:g} s") from None

@@ -21,7 +21,7 @@ import asyncssh
 from anyio import to_thread
 
 from ..errors import AgentError, FileActionError
-from .farshell import Far, ask, sftp
+from .farshell import SLOW, Far, ask, sftp
 from .sshlink import Connected, opened, was_cut
 
 Print = tuple[int, str]
@@ -32,6 +32,8 @@ PIECE = 4 << 20
 """Bytes that are read here and written there (or the other way round) in one go."""
 BLOCK = 1 << 17
 """Bytes of one request, at most."""
+PATHS = 2000
+"""Files that are asked about at once: even a slow link carries their names long before the far side counts as silent."""
 ROUNDS = 3
 """Times that a file is sent which, when all has arrived, is not what was sent."""
 LOST = (asyncssh.SFTPConnectionLost, asyncssh.SFTPNoConnection, asyncssh.DisconnectError, ConnectionError)
@@ -254,8 +256,14 @@ async def _prints(paths: Sequence[str], missing: bool = False) -> list[Print | N
 
 
 async def _far_prints(connected: Connected, far: Far, paths: Sequence[str]) -> list[Print | None]:
-    """The same there, by one program that remembers what it has looked at."""
+    """The same there, by a program that remembers what it has looked at, and says that it works while it does.
+
+    :raises AgentError: it said nothing for too long.
+    """
     command = far.command("digests", f"{far.cache}/digests.json")
-    script = f"{command} <<'ASIM-END'\n{json.dumps(list(paths))}\nASIM-END\n"
-    answer = await ask(connected, script, None)
-    return [None if row is None else (row[0], row[1]) for row in json.loads(" ".join(answer[1:]))]
+    found: list[Print | None] = []
+    for start in range(0, len(paths), PATHS):
+        script = f"{command} <<'ASIM-END'\n{json.dumps(paths[start : start + PATHS])}\nASIM-END\n"
+        answer = await ask(connected, script, SLOW, talks=True)
+        found += [None if row is None else (row[0], row[1]) for row in json.loads(" ".join(answer[1:]))]
+    return found

@@ -23,8 +23,8 @@ FIRST_DELAY, MOST_DELAY = 0.1, 10.0
 """Seconds between attempts to connect: each twice the one before."""
 FAREWELL = 2.0
 """Seconds for an orderly end."""
-BUSY, RETRY = 10.0, 0.05
-"""Seconds for which a server may refuse another channel (``MaxSessions``), and between two attempts."""
+BUSY, RETRY, MOST_RETRY = 10.0, 0.05, 1.0
+"""Seconds for which a server may refuse another channel (``MaxSessions``), and between attempts: each twice the one before."""
 NOTICED = 0.1
 """Seconds in which a broken connection is known to be closed."""
 UNANSWERED = 3
@@ -54,14 +54,15 @@ async def was_cut(connection: asyncssh.SSHClientConnection) -> bool:
 
 async def opened(connection: asyncssh.SSHClientConnection, make: Callable[[], Awaitable[T]]) -> T:
     """What ``make`` makes with a new channel, tried again while the server has none to spare."""
-    until = asyncio.get_running_loop().time() + BUSY
+    until, delay = asyncio.get_running_loop().time() + BUSY, RETRY
     while True:
         try:
             return await make()
         except asyncssh.ChannelOpenError:
             if await was_cut(connection) or asyncio.get_running_loop().time() > until:
                 raise
-            await asyncio.sleep(RETRY)
+            await asyncio.sleep(delay)
+            delay = min(2 * delay, MOST_RETRY)
 
 
 class _Client(asyncssh.SSHClient):

@@ -17,6 +17,8 @@ from ..settings._text import Value, checked, flag_gnu, given, whole
 from ._variables import number, variable
 
 _RESERVED = frozenset({"t", "time", "N", "nodes", "A", "account", "no-shell"})
+_SILENT = frozenset({"Q", "qu", "qui", "quie", "quiet"})
+"""salloc then does not say the id of what it got. (It takes shortened names, too.)"""
 _TIME = re.compile(r"\d+(:\d+){0,2}|\d+-\d+(:\d+){0,2}")
 _ID = re.compile(r"(?:allocation|job) (\d+)")
 _GRANTED = re.compile(r"Granted job allocation (\d+)")
@@ -38,7 +40,8 @@ async def get_allocation(
     :param account: account to charge.
     :param options: further options of ``salloc``; dashes in front are not needed. True, None and "" are flags.
     :returns: the allocation's id.
-    :raises ConfigError: an option that has a parameter of its own here, or a bad time.
+    :raises ConfigError: an option that has a parameter of its own here, or that keeps salloc from telling the id
+        (``quiet``); a bad time.
     :raises AllocationError: refused, with Slurm's words; or there is no ``salloc``.
     Cancellation: the request is withdrawn; what may have been granted meanwhile is released.
     """
@@ -173,6 +176,9 @@ def _flags(nodes: int, time: str | None, account: str | None, options: Mapping[s
     others = {checked("options name", name).strip().lstrip("-"): value for name, value in (options or {}).items()}
     for name in others.keys() & _RESERVED:
         raise ConfigError(allowed(f"options[{name!r}]", others[name], "use the parameters nodes, time and account"))
+    for name in given(others).keys() & _SILENT:
+        what = "salloc would not tell the allocation's id, and nobody could release it; leave it out"
+        raise ConfigError(allowed(f"options[{name!r}]", others[name], what))
     if time is not None and not _TIME.fullmatch(checked("time", time)):
         raise ConfigError(allowed("time", time, "must be HH:MM:SS, or another of Slurm's forms"))
     own: dict[str, Value] = {

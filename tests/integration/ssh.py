@@ -49,9 +49,9 @@ class SSHServer:
             "PermitRootLogin prohibit-password",
             "UsePAM no",
             "StrictModes no",
+            *lines,  # sshd takes the first value that it finds
             "MaxSessions 10",
             "Subsystem sftp internal-sftp" if not any(line.startswith("Subsystem") for line in lines) else "",
-            *lines,
         ]
         (place / "config").write_text("\n".join(config) + "\n")
         Path("/run/sshd").mkdir(exist_ok=True)

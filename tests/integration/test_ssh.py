@@ -5,7 +5,9 @@ import os
 import signal
 import socket
 import subprocess
+import sys
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import anyio
@@ -13,8 +15,9 @@ import pytest
 
 from asim.agent.protocol import ProcessSpec
 from asim.errors import AgentError, FileActionError
-from asim.transport import farshell
+from asim.transport import farshell, ssh, sshfiles, sshlink
 from asim.transport.connection import AgentConnection
+from asim.transport.local import AGENT
 from asim.transport.options import SSHOptions
 from asim.transport.ssh import SSHAgent
 from asim.transport.sshlink import Link, target
@@ -250,7 +253,7 @@ async def test_signals_reach_processes_of_root(sshd, tmp_path):
 
 
 @pytest.mark.slow
-async def test_thousands_of_processes_need_one_channel(sshd, tmp_path):
+async def test_thousands_of_processes_need_narrow(sshd, tmp_path):
     """Far more processes than MaxSessions, many of them at once, over one connection."""
     async with Proxy(sshd.port) as proxy:
         sshd.know(proxy.port)
@@ -340,6 +343,84 @@ async def test_files_that_change_and_copies_at_once(sshd, tmp_path):
             file.write(b"x")
         os.utime(there, ns=(before.st_atime_ns, before.st_mtime_ns))
         assert await one.put(pairs) == 1 and there.read_bytes() == here.read_bytes()
+
+
+@pytest.mark.slow
+async def test_hashing_there_has_a_deadline(sshd, tmp_path, monkeypatch):
+    """A far side that hangs is told, not waited for; one that is slow, and says so, is waited for."""
+    hang, slow, pair = tmp_path / "hang", tmp_path / "slow", [(f"{tmp_path}/hang", f"{tmp_path}/there")]
+    hang.write_text("#!/bin/sh\nexec sleep 10\n")
+    slow.write_text('#!/bin/sh\nfor i in 1 2 3 4 5; do sleep 0.5; echo; done\nexec python3 "$@"\n')
+    for program in (hang, slow):
+        program.chmod(0o755)
+    monkeypatch.setattr(sshfiles, "SLOW", 2.0)
+    async with connected(sshd.options(), tmp_path) as (agent, *_):
+        far = agent.far
+        with anyio.fail_after(30):
+            agent._far = replace(far, python=str(hang))
+            with pytest.raises(AgentError, match="said nothing for 2 s"):
+                await agent.put(pair)
+            agent._far = replace(far, python=str(slow))
+            assert await agent.put(pair) == 1
+
+
+def test_hashing_says_that_it_works(tmp_path):
+    """Without a word a large file would look like a far side that hangs; the answer comes after all such words."""
+    (tmp_path / "a").write_bytes(bytes(3 << 20))
+    code = (
+        f"import sys; sys.path.insert(0, {str(AGENT)!r}); import digests; digests.ALIVE = 0; digests.main(sys.argv[1])"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, f"{tmp_path}/m"],
+        input=f'["{tmp_path}/a"]',
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    lines = [line for line in done.stdout.splitlines() if line]
+    assert lines.count("ASIM-LINK working") >= 3 and lines[-1].startswith("ASIM-LINK digests [[3145728, ")
+
+
+@pytest.fixture
+def narrow(tmp_path):
+    """A server that lets a connection have one channel at a time."""
+    need_sshd()
+    server = SSHServer(tmp_path / "narrow", "MaxSessions 1")
+    try:
+        yield server
+    finally:
+        server.stop()
+
+
+@pytest.mark.parametrize("freed", [True, False])
+async def test_a_channel_to_the_agent_that_is_refused(narrow, tmp_path, monkeypatch, freed):
+    """A server without a channel to spare is asked again for a while: what was begun is not given up at once, nor never."""
+    serve, was_cut, taken, refused = ssh.serve, sshlink.was_cut, [], []
+
+    async def and_take_the_only_one(live, far, token):
+        place = await serve(live, far, token)
+        taken.append(await sshlink.opened(live, lambda: live.create_process("cat")))
+        refused.clear()
+        return place
+
+    async def counted(connection):
+        refused.append(connection)
+        if freed and taken and len(refused) == 3:
+            taken[0].stdin.write_eof()
+        return await was_cut(connection)
+
+    monkeypatch.setattr(ssh, "serve", and_take_the_only_one)
+    monkeypatch.setattr(sshlink, "was_cut", counted)
+    monkeypatch.setattr(sshlink, "BUSY", 20.0 if freed else 0.5)
+    if freed:
+        async with connected(narrow.options(), tmp_path) as (_, connection, news, _):
+            await connection.spawn(specs(tmp_path, 1))
+            await until(ended(news, 1))
+    else:
+        with pytest.raises(AgentError, match="no channel to the agent"):
+            async with connected(narrow.options(), tmp_path):
+                pass
+    assert len(refused) >= 3
 
 
 async def test_files_that_cannot_be_copied(sshd, tmp_path):

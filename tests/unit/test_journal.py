@@ -12,7 +12,8 @@ import pytest
 
 from asim.launchers.base import JobKey
 from asim.runtime import journal
-from asim.runtime.journal import header, job_actions, journal_path, new_token, read_history, records_path
+from asim.runtime.history import read_history
+from asim.runtime.journal import header, job_actions, journal_path, new_token, records_path
 
 from .makers import ensemble, model, planned
 

@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from asim.runtime.journal import header, read_history
+from asim.runtime.history import read_history
+from asim.runtime.journal import header
 
 from .test_journal import NOBODY, keep, lines_for, myself
 

@@ -13,7 +13,7 @@ from asim.entities import Entity
 from asim.errors import ConfigError
 from asim.plan import LaunchPlan
 from asim.preview import FORMATS, VERBOSITIES, Format, Verbosity, as_dict, as_text, check_options
-from asim.settings import SbatchSettings
+from asim.settings import SbatchSettings, SrunSettings
 
 from .makers import ensemble, file, model, planned, settings, wlm
 
@@ -76,6 +76,20 @@ def test_member() -> None:
         "  configure in.t from /w/in.t\n"
         "  after     one is ended\n"
     ) in shown
+
+
+def test_programs_in_a_file() -> None:
+    """The file that lists the programs of an MPMD job is shown, as start would write it."""
+    one = SrunSettings("/bin/prog", ["a b"], {"n": 2})
+    one.make_mpmd(SrunSettings("/bin/other"))
+    one.set_multi_prog()
+    plan = planned(model("one", run_settings=one), model("two"), context=wlm("slurm"))
+    path = f"{plan.jobs[0].outputs}/one.mpmd"
+    lines = text(plan).splitlines()
+    at = lines.index(f"  programs  in {path}")
+    assert lines[at + 1 : at + 3] == ["  | 0-1 /bin/prog 'a b'", "  | 2-2 /bin/other"]
+    assert plan.files == {path: "0-1 /bin/prog 'a b'\n2-2 /bin/other\n"}
+    assert [row["mpmd"] for row in as_dict(plan)["jobs"]] == [{"path": path, "text": plan.files[path]}, None]
 
 
 def test_directories_and_warnings() -> None:

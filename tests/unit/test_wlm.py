@@ -148,6 +148,9 @@ def test_other_launchers() -> None:
         ({"options": {"nodes": 2}}, r"options\['nodes'\] = 2"),
         ({"options": {"--time": "1"}}, r"options\['time'\] = '1'"),
         ({"options": {"A": "x"}}, r"options\['A'\] = 'x'"),
+        ({"options": {"quiet": True}}, r"options\['quiet'\] = True: salloc would not tell the allocation's id"),
+        ({"options": {"-Q": None}}, r"options\['Q'\] = None: .*leave it out"),
+        ({"options": {"--qui": ""}}, r"options\['qui'\] = ''"),
         ({"time": "1 day, 0:00:00"}, "time = '1 day, 0:00:00'"),
         ({"nodes": 0}, "nodes = 0"),
     ],
@@ -162,7 +165,7 @@ async def test_bad_requests(arguments: dict[str, object], message: str) -> None:
 async def test_without_slurm() -> None:
     """Where the commands are missing, the error names the command."""
     with pytest.raises(AllocationError, match="salloc is not in PATH"):
-        await slurm.get_allocation()
+        await slurm.get_allocation(options={"quiet": False, "qos": "q", "q": "q"})  # neither is silent
     with pytest.raises(AllocationError, match="sinfo is not in PATH"):
         await slurm.get_default_partition()
 

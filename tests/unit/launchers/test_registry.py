@@ -10,10 +10,11 @@ from typing import Any
 
 import pytest
 
+from asim import Experiment
 from asim.errors import ConfigError, ConfigTypeError
 from asim.launchers import registry
 from asim.launchers.base import KNOWN, Capabilities
-from asim.launchers.registry import capabilities_of, launcher_of, plugins
+from asim.launchers.registry import capabilities_of, chosen, plugins
 
 from .fakes import FakeDialect
 
@@ -61,7 +62,7 @@ def test_workload_managers(name: str) -> None:
         assert found.dialect.name == {"pals": "pbs"}.get(name, name)
         assert found.dialect.least >= 1 and found.dialect.most > found.dialect.least
         assert found.patience > Capabilities(launcher="x", batch=False).patience
-    assert launcher_of(name) is None
+    assert chosen(name)[1] is None
 
 
 def test_each_experiment_has_a_language_of_its_own() -> None:
@@ -73,12 +74,14 @@ def test_local() -> None:
     """Processes of this machine: no batch jobs, and no workload manager."""
     found = capabilities_of("local")
     assert (found.launcher, found.batch, found.dialect, found.local_programs) == ("local", False, None, True)
-    assert launcher_of("local") is None
+    assert chosen("local")[1] is None
 
 
 def test_users_own() -> None:
     """An object that is a launcher is taken as it is."""
-    assert capabilities_of(Own()) is Own.capabilities
+    own = Own()
+    assert chosen(own) == (Own.capabilities, own)
+    assert capabilities_of(own) is Own.capabilities
 
 
 @pytest.mark.parametrize("wrong", [None, 5, object(), FakeDialect()])
@@ -101,20 +104,36 @@ def test_a_dialect_of_another_package(points: list[EntryPoint]) -> None:
     found = capabilities_of("flux")
     assert isinstance(found.dialect, OwnDialect)
     assert (found.launcher, found.batch) == ("flux", True)
-    assert launcher_of("flux") is None
+    assert chosen("flux")[1] is None
 
 
 def test_a_launcher_of_another_package(points: list[EntryPoint]) -> None:
     """It is asked for what it can do, and made for use."""
     points.append(point("cloud", f"{__name__}:Own"))
     assert capabilities_of("cloud") is Own.capabilities
-    assert isinstance(launcher_of("cloud"), Own)
+    assert isinstance(chosen("cloud")[1], Own)
+
+
+@pytest.mark.parametrize("kind", [Own, OwnDialect])
+def test_made_once(points: list[EntryPoint], monkeypatch: pytest.MonkeyPatch, kind: type) -> None:
+    """What another package brings may take a licence or a port when it is made: an experiment makes one, and uses it."""
+    made: list[object] = []
+
+    def make() -> object:
+        made.append(kind())
+        return made[-1]
+
+    monkeypatch.setattr(sys.modules[__name__], "make", make, raising=False)
+    points.append(point("theirs", f"{__name__}:make"))
+    how = Experiment("e", launcher="theirs")._launching
+    assert len(made) == 1
+    assert made[0] in (how.own, how.capabilities.dialect)
 
 
 def test_a_package_that_brings_something_else(points: list[EntryPoint]) -> None:
     """What is neither is an error, and does not wait for the first job."""
     points.append(point("odd", "builtins:dict"))
-    for look in (capabilities_of, launcher_of):
+    for look in (capabilities_of, chosen):
         with pytest.raises(ConfigTypeError, match="launcher = "):
             look("odd")
 
@@ -123,7 +142,7 @@ def test_asims_own_names_cannot_be_taken(points: list[EntryPoint]) -> None:
     """Another package cannot put itself in the place of one of asim's launchers."""
     points.append(point("slurm", f"{__name__}:Own"))
     assert capabilities_of("slurm").dialect is not None
-    assert launcher_of("slurm") is None
+    assert chosen("slurm")[1] is None
 
 
 def test_packages_that_cannot_be_loaded(
