@@ -27,6 +27,7 @@ def test_broken_input_ends_an_agent_cleanly(seed, tmp_path):
         fuzz_agent.one(rng, str(place))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", range(2))
 def test_broken_input_over_broken_links(seed, tmp_path):
     """Five daemons each: nothing that arrives over however many connections makes one stumble."""

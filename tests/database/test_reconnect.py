@@ -48,6 +48,7 @@ async def driver(on_exit: str, nodes: int = 1) -> AsyncIterator[tuple[Path, list
             yield Path(path), [int(number) for number in numbers], process
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("nodes", [1, CLUSTER])
 async def test_detach_and_reconnect(home: Path, nodes: int) -> None:
     """A database left running on purpose is found again by its checkpoint, used, and stopped; then it is refused."""
@@ -70,6 +71,7 @@ async def test_detach_and_reconnect(home: Path, nodes: int) -> None:
             await exp.reconnect_orchestrator(checkpoint)
 
 
+@pytest.mark.slow
 async def test_a_detached_database_is_still_known(home: Path) -> None:
     """After a detaching experiment has ended, its database still says where it is and that it lives."""
     async with Experiment("exp", on_exit="detach") as exp:

@@ -38,6 +38,8 @@ FENCE = re.compile(
 )
 CHECK = doctest.OutputChecker()
 FLAGS = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
+SLOW = ("colocated.md", "databases.md", "ml-models.md")
+"""Pages that start several databases, or import what takes long."""
 
 
 class Block(NamedTuple):
@@ -98,7 +100,13 @@ def run_page(page: Path, namespace: dict[str, object], runner: asyncio.Runner) -
 
 
 @pytest.mark.parametrize(
-    "page", [page for page in PAGES if any(block.lang == "python" for block in blocks(page))], ids=name
+    "page",
+    [
+        pytest.param(page, marks=[pytest.mark.slow] if page.name in SLOW else [])
+        for page in PAGES
+        if any(block.lang == "python" for block in blocks(page))
+    ],
+    ids=name,
 )
 def test_examples_run(page, home):
     """Every python block of a page runs, and prints what the page says."""

@@ -391,6 +391,7 @@ def test_no_gpu(torch: Any) -> None:
         load("TFLITE", models.TFLITE, "GPU")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("blob", [b"", b"nonsense" * 100, bytes(1000)], ids=["empty", "text", "zeros"])
 @pytest.mark.parametrize(
     ("backend", "module"), [("TORCH", "torch"), ("ONNX", "onnxruntime"), ("TFLITE", "ai_edge_litert")]

@@ -196,7 +196,8 @@ def test_replication(make_server: MAKER) -> None:
         assert ask(replica, "AI.TENSORSET", "x", "FLOAT", 1).startswith("You can't write")
 
 
-@pytest.mark.parametrize("label", [*[pytest.param(label, marks=pytest.mark.slow) for label in LABELS[1:]], LABELS[0]])
+@pytest.mark.slow
+@pytest.mark.parametrize("label", LABELS)
 def test_cluster(label: str, tmp_path: Path) -> None:
     """In a cluster every shard answers for its own slots and points to the others for theirs."""
     made = starter(label, tmp_path)()

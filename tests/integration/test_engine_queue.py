@@ -645,6 +645,7 @@ def test_results_outlive_the_server(make_server: Callable[..., RedisServer]) -> 
             assert db.execute_command("AI.MODELGET", "m", "META")[7] == 2
 
 
+@pytest.mark.slow
 def test_results_reach_replicas(make_server: Callable[..., RedisServer]) -> None:
     """A replica, which has no workers, gets the outputs of its master's runs, and the models."""
     with (

@@ -225,6 +225,7 @@ async def test_a_server_that_says_nothing(tmp_path):
                 pass
 
 
+@pytest.mark.slow
 async def test_config_files_and_jumps(sshd, tmp_path):
     """A name of the config file is resolved by it, also with a host to jump over."""
     config = tmp_path / "config"
@@ -289,6 +290,7 @@ async def test_files_are_read(sshd, tmp_path):
                 group.start_soon(agent.read, f"{tmp_path}/no")
 
 
+@pytest.mark.slow
 async def test_files_are_put_and_got(sshd, tmp_path):
     """Many small ones and a large one, there and back; only what differs is carried, and modes survive."""
     here, there, back = tmp_path / "here", tmp_path / "there", tmp_path / "back"
@@ -323,6 +325,7 @@ async def test_files_go_through_the_subsystem_where_that_is_all(sshd, tmp_path, 
     assert (tmp_path / "b").read_text() == "x"
 
 
+@pytest.mark.slow
 async def test_files_that_change_and_copies_at_once(sshd, tmp_path):
     """A file that changes without another size or time is noticed; several drivers may send the same one."""
     here, there = tmp_path / "here", tmp_path / "there"
@@ -392,6 +395,7 @@ def narrow(tmp_path):
         server.stop()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("freed", [True, False])
 async def test_a_channel_to_the_agent_that_is_refused(narrow, tmp_path, monkeypatch, freed):
     """A server without a channel to spare is asked again for a while: what was begun is not given up at once, nor never."""

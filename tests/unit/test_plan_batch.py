@@ -86,7 +86,7 @@ def test_case_3_models_added_by_hand(launcher: str) -> None:
     ] == runs(plan)
     assert "asim_ends=/w/exp/.asim/t.ends" in script(plan)
     assert "asim_stops=/w/exp/.asim/t.stops" in script(plan)
-    assert script(plan)[-1] == 'exit "$asim_status"'
+    assert script(plan)[-3:] == ['exit "$asim_status"', ") &", 'asim_guard "$!"']
 
 
 @every
@@ -113,10 +113,12 @@ def test_case_5_replicas(launcher: str) -> None:
         for number in range(3)
     ]
     assert [spec.name for spec in plan.jobs] == ["e_0", "e_1", "e_2"]
-    assert script(plan)[-3:] == [
+    assert script(plan)[-5:] == [
         'for asim_pid in $asim_pids; do asim_wait "$asim_pid" || asim_status=$asim_code; done',
         'kill "$asim_watcher"',
         'exit "$asim_status"',
+        ") &",
+        'asim_guard "$!"',
     ]
 
 
@@ -243,6 +245,8 @@ def test_array() -> None:
             for number in range(3)
         ),
         "esac",
+        ") &",
+        'asim_guard "$!"',
     ]
 
 

@@ -179,13 +179,13 @@ def test_values_that_utf8_cannot_write_are_refused() -> None:
 
 
 @pytest.mark.parametrize(
-    "text", [";" * 1_000_000, ";a" * 500_000, "; " * 500_000, "x;;y" * 250_000, ";" + "a" * 1_000_000, " ;1" * 300_000]
+    "text", [";" * 300_000, ";a" * 150_000, "; " * 150_000, "x;;y" * 75_000, ";" + "a" * 300_000, " ;1" * 100_000]
 )
 def test_long_lines_take_linear_time(text: str) -> None:
-    """A line of a megabyte with nothing but delimiters and near misses is scanned in seconds, not hours."""
+    """A line of 300 kB with nothing but delimiters and near misses is scanned in seconds, not hours."""
     start = time.perf_counter()
     compile_template(text, {"x", "THERMO"})
-    assert time.perf_counter() - start < 10
+    assert time.perf_counter() - start < 3
 
 
 @given(st.binary().filter(lambda data: b"\0" not in data))

@@ -246,6 +246,7 @@ def test_two_programs(command: str, flavor: str, program: str, tmp_path: Path) -
     assert [lines[:3] for lines in said(tmp_path)] == [[place, "one|", "A=1"], [place, "two|", "A=two words"]]
 
 
+@pytest.mark.slow
 @REAL
 def test_time_limit(command: str, flavor: str, tmp_path: Path) -> None:
     """A limit that was set ends the job, flag or variable."""
@@ -254,6 +255,7 @@ def test_time_limit(command: str, flavor: str, tmp_path: Path) -> None:
     assert run(settings.step(context(settings, command, tmp_path)), flavor, time=15) != 0
 
 
+@pytest.mark.slow
 @REAL
 def test_failing_rank(command: str, flavor: str, tmp_path: Path) -> None:
     """The exit code of a process that failed is the command's."""
