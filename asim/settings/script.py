@@ -87,14 +87,14 @@ asim_wait() {
     asim_code=$?
     [ "$asim_code$asim_gone" != 127gone ] || asim_code=$asim_last
     [ "$asim_code" -lt 0 ] || [ "$asim_code" -gt 128 ] || break
-    kill -0 "$1" 2>/dev/null || asim_gone=gone
+    kill -0 "$1" 2>/dev/null || { asim_gone=gone; [ "$asim_limit" = 0 ] || kill "$asim_timer" 2>/dev/null; }
     [ -z "$asim_gone" ] || [ -n "$asim_hit" ] || [ "$asim_code" != "$asim_last" ] || break
   done
   [ "$asim_code" -ge 0 ] || asim_code=143  # bash lost it: -1, then 127; that happens when signals come, so it was one
   return "$asim_code"
 }
 asim_on() {
-  for asim_signal in TERM USR1 USR2; do trap "asim_hit=1 asim_signal=$asim_signal; $1" "$asim_signal"; done
+  for asim_i in TERM USR1 USR2; do trap "asim_hit=1 asim_signal=$asim_i; $1" "$asim_i"; done
 }
 asim_processes() {
   ps -A -o pid= -o ppid= -o lstart= 2>/dev/null | awk -v top="$1" '
@@ -115,6 +115,28 @@ $asim_now
 $asim_pid $asim_born
 "*) kill -KILL "$asim_pid" ;; esac
   done
+}
+asim_lost() {
+  ps -A -o pid= -o ppid= -o pgid= 2>/dev/null | awk -v top="$$" '
+    { parent[$1] = $2; if ($3 == top) ours[$1] }
+    END { for (one in ours) { for (up = one; up in parent && up != top && depth[one]++ < 99; ) up = parent[up]
+      if (up != top) print one } }'
+}
+asim_guard() {
+  asim_child=$1
+  asim_on "$asim_note; $asim_forward"
+  case $asim_got in *TERM*) asim_stop "$1" & ;; ?*) eval "$asim_forward" ;; esac
+  asim_wait "$1"
+  trap '' TERM USR1 USR2
+  [ "$asim_code" -le 128 ] || asim_got=TERM
+  case $asim_got in *TERM*)
+    for asim_i in 1 2 3; do
+      asim_all=$(asim_lost)
+      [ -n "$asim_all" ] || break
+      kill -KILL $asim_all 2>/dev/null
+    done ;;
+  esac
+  exit "$asim_code"
 }
 asim_timer() {
   trap '[ "$!" = "$asim_child" ] || kill "$!"; exit' TERM
@@ -149,22 +171,28 @@ asim_member() {
   asim_tell "$asim_key.$asim_n.start" "$asim_rest $asim_child"
   asim_wait "$asim_child"
   trap '' TERM USR1 USR2
-  [ "$asim_limit" = 0 ] || kill "$asim_timer"
+  [ "$asim_limit" = 0 ] || kill "$asim_timer" 2>/dev/null
   [ ! -e "$asim_ends/.$asim_key.$asim_n.late" ] || asim_words="time limit"
   asim_end "$asim_code" "$asim_words"
   return "$asim_code"
 }
 """
 """The functions of every script. (What is killed after the grace is told from others that got its number by when it was
-born. The timer is forked before traps are set: dash loses signals that come before a new
-process has let go of the traps that it was born with, and what is lost here would run on. A ``wait`` that a signal cut
-short looks like a death by that signal, and bash may say so late, after the trap has run: so such a code is believed
-only of a process that is gone, and when it was heard twice. No trap may run where ``$(`` is read: bash 5.2 gives up; and little may be done between the start of a
-member and the traps: a script that is ended there leaves it behind.)"""
+born. The timer is forked before traps are set: dash loses signals that come before a new process has let go of the
+traps that it was born with, and what is lost here would run on. A ``wait`` that a signal cut short looks like a death
+by that signal, and bash may say so late, after the trap has run: so such a code is believed only of a process that is
+gone, and when it was heard twice. Bash forgets a child that ends as the signal comes, and then waits until there is no
+other: so no timer may outlive its member, and no watch the last one. No trap may run where ``$(`` is read: bash 5.2
+gives up.
+
+The script itself, ``asim_guard``, is a process above all that. A scheduler that signals what it found in a look at the
+processes misses one that is born just then, and loses sight of it when its parent dies. So when the script was told to
+end, or what it guards was killed, it kills what is left of its process group and has no parent among us any more.)"""
 
 STOP = """\
 asim_watch() {
   while sleep 2; do
+    for asim_pid in $asim_pids; do kill -0 "$asim_pid" 2>/dev/null && break; done || return
     for asim_file in "$asim_stops"/*; do
       asim_key=${asim_file##*/} asim_n=0
       case "$asim_keys" in *" $asim_key "*) ;; *) continue ;; esac
@@ -192,18 +220,19 @@ def body(members: Sequence[Member], places: Places) -> str:
         if what not in lines_of:
             lines_of[what] = _line(member, names)
         calls.append((member.key, f"{_where(member)} {lines_of[what]}"))
+    lines += ["asim_limit=0 asim_got= asim_note='asim_got=$asim_got$asim_signal'", 'asim_on "$asim_note"', "("]
     if places.index:
         lines += _array(calls, places.index)
     elif len(calls) == 1:
         lines.append(calls[0][1])
     else:
         lines += _together(calls)
-    return "\n".join([*lines, ""])
+    return "\n".join([*lines, ") &", 'asim_guard "$!"', ""])
 
 
 def _settings(places: Places) -> list[str]:
     """What the functions refer to. ``set`` undoes what a preamble may have set, as they do without."""
-    forward = 'kill -s "$asim_signal" "$asim_child"' if places.forwards else ":"
+    forward = 'kill -s "$asim_signal" "$asim_child" 2>/dev/null' if places.forwards else ":"
     return [
         f"asim_ends={shlex.quote(places.ends)}",
         f"asim_stops={shlex.quote(places.stops)}",

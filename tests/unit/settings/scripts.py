@@ -75,7 +75,8 @@ class Job:
         script.write_bytes(text.encode("utf-8", "surrogateescape"))
         with (self.root / "said").open("wb") as out, (self.root / "said.err").open("wb") as err:
             environ = {"PATH": "/usr/bin:/bin", **env}
-            with subprocess.Popen([self.shell, str(script)], stdout=out, stderr=err, env=environ) as process:
+            argv = [self.shell, str(script)]
+            with subprocess.Popen(argv, stdout=out, stderr=err, env=environ, start_new_session=True) as process:
                 try:
                     yield process
                 finally:

@@ -16,7 +16,7 @@ import pytest
 from asim.settings import BatchSettings
 from tests.servers import until
 
-from .scripts import SHELLS, Job, Tells, every_shell
+from .scripts import SHELLS, WITHIN, Job, Tells, every_shell
 
 LONG = "exec sleep 60"
 
@@ -383,6 +383,39 @@ def test_many_signals_change_no_exit_code(job: Job) -> None:
         (job.root / "go").touch()
         assert process.wait(30) == 5
     assert job.codes() == {"1.0.end": "5"}
+
+
+# -- what is left
+
+
+@pytest.mark.parametrize("others", [0, 1])
+def test_what_a_signal_missed_ends_with_the_script(others: int, job: Job) -> None:
+    """A member's child that no signal reached, as it was born after the scheduler had looked, does not outlive the script."""
+    missed = "sleep 600 & echo $! > child; mv child there; wait"
+    with job.started(job.text(job.sh(1, missed), *[job.sh(2, ":")] * others, batch=Tells("submit"))) as process:
+        until((job.root / "there").exists)
+        up(job, 1)
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(WITHIN) == 143
+    assert gone(int((job.root / "there").read_text()))
+    assert job.codes()["1.0.end"] == "143"
+
+
+@pytest.mark.parametrize("others", [0, 1])
+def test_a_member_does_not_outlive_its_shell(others: int, job: Job) -> None:
+    """A member whose shell is killed as soon as it has started it, before anything can be told of it, is killed too."""
+    killer = "echo $$ > there; kill -KILL $PPID; exec sleep 600"
+    done = job.run(job.text(job.sh(1, killer), *[job.sh(2, ":")] * others))
+    assert done.code == 137
+    assert gone(int((job.root / "there").read_text()))
+
+
+def test_what_a_member_leaves_is_its_own(job: Job) -> None:
+    """A program that a member leaves behind when it ends by itself is left alone."""
+    done = job.run(job.text(job.sh(1, "sleep 600 > /dev/null 2>&1 & echo $! > there; exit 3")))
+    left = int((job.root / "there").read_text())
+    assert (done.code, gone(left)) == (3, False)
+    os.kill(left, signal.SIGKILL)
 
 
 # -- arrays and variables

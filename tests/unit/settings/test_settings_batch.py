@@ -61,9 +61,12 @@ def test_sbatch_script():
         "set +efuC\n"
         "asim_ends=/w/.asim/t.ends\n"
         "asim_stops='/w/.asim/t'\"'\"'s stops'\n"
-        'asim_mark=t.7 asim_grace=5 asim_forward=\'kill -s "$asim_signal" "$asim_child"\'\n'
+        'asim_mark=t.7 asim_grace=5 asim_forward=\'kill -s "$asim_signal" "$asim_child" 2>/dev/null\'\n'
         + TELL
         + '[ ! -e "$asim_stops/$asim_mark" ] || { echo "called off" >&2; exit 143; }\n'
+        "asim_limit=0 asim_got= asim_note='asim_got=$asim_got$asim_signal'\n"
+        'asim_on "$asim_note"\n'
+        "(\n"
         "asim_pids=\n"
         "asim_member 7 /w/0 '' '' 0 env K=1,2 PATH=/odd srun x 'a b' & asim_pids=\"$asim_pids $!\"\n"
         "asim_member 12 '/w/o ne' /w/1.out /w/1.err 1.5 env -u GONE SSKEYOUT=b mpirun y"
@@ -74,6 +77,8 @@ def test_sbatch_script():
         'for asim_pid in $asim_pids; do asim_wait "$asim_pid" || asim_status=$asim_code; done\n'
         'kill "$asim_watcher"\n'
         'exit "$asim_status"\n'
+        ") &\n"
+        'asim_guard "$!"\n'
     )
 
 
@@ -94,7 +99,12 @@ def test_pbs_script_of_one_member():
         "asim_mark=t.7 asim_grace=5 asim_forward=:\n"
         + TELL
         + '[ ! -e "$asim_stops/$asim_mark" ] || { echo "called off" >&2; exit 143; }\n'
+        "asim_limit=0 asim_got= asim_note='asim_got=$asim_got$asim_signal'\n"
+        'asim_on "$asim_note"\n'
+        "(\n"
         "asim_member 3 /w /w/3.out /w/3.err 0 x\n"
+        ") &\n"
+        'asim_guard "$!"\n'
     )
 
 
@@ -106,10 +116,15 @@ def test_array_script():
     assert "asim_mark=t.7 asim_grace=0.5 asim_forward=" in text
     assert text.partition(TELL)[2] == (
         '[ ! -e "$asim_stops/$asim_mark" ] || { echo "called off" >&2; exit 143; }\n'
+        "asim_limit=0 asim_got= asim_note='asim_got=$asim_got$asim_signal'\n"
+        'asim_on "$asim_note"\n'
+        "(\n"
         "case ${SLURM_ARRAY_TASK_ID} in\n"
         "  0) asim_member 3 /w o e 0 x 3 ;;\n"
         "  1) asim_member 4 /w o e 0 x 4 ;;\n"
         "esac\n"
+        ") &\n"
+        'asim_guard "$!"\n'
     )
 
 

@@ -56,7 +56,7 @@ def test_preamble_is_written_by_every_system(make):
     member = Member(key=1, cwd="/w", argv=("x",), env=(("SSDB", "a:1"),))
     text = settings.script(CONTEXT, [member])
     assert "\n\nmodule load a  b\nulimit -s\nx\nexport SSDB=a:1\nset +efuC\n" in text
-    assert text.endswith("\nasim_member 1 /w '' '' 0 x\n")
+    assert text.endswith("\n(\nasim_member 1 /w '' '' 0 x\n) &\nasim_guard \"$!\"\n")
     head = text.partition("module")[0].splitlines()
     assert all(line.startswith("#") or not line for line in head)
 
