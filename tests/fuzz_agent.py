@@ -57,7 +57,7 @@ def hello(place: str) -> list[Any]:
 def good_messages(place: str) -> list[list[Any]]:
     """Messages that an agent accepts."""
     run = {"argv": ["true"], "env": [["A", "b"], ["C", None]], "cwd": place, "stdin": "", "timeout": 5, "limit": 100}
-    job = [1, 0, 0, place, f"{place}/o", f"{place}/e", None, False]
+    job = [1, 0, 0, place, f"{place}/o", f"{place}/e", None, False, False]
     return [
         ["spawn", {"argv": [["/bin/true"]], "env": [[["A", "b"], ["C", None]]], "jobs": [job, [2, *job[1:]]]}],
         [

@@ -13,6 +13,9 @@ from text import raw
 GIVE_UP = 5.0  # seconds after SIGKILL before an unkillable process (or a foreign zombie) is no longer waited for
 BACK_OFF = (errno.EAGAIN, errno.EMFILE, errno.ENFILE, errno.ENOMEM)
 STARVED = 60.0  # seconds of such errors, with nothing of ours running, before a job is given up
+STARTING = 0.2  # seconds for which a run command counts as one that is starting, unless it ends before
+CPUS = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+AT_ONCE = min(4 * CPUS, 32)  # run commands that are starting at the same time; more of them get in each other's way
 
 
 class Jobs:
@@ -26,14 +29,24 @@ class Jobs:
         self.limits, self.news, self.stranger = [], [], stranger
         self.run, self.cap, self.grace = "", None, 5.0
         self.starved_since, self.retry_at, self.adopts, self.free = None, 0.0, True, 0
+        self.starting = []  # run commands that are: (until when they count as that, Job), in order
 
     def add(self, job):
         self.known[job.key] = job
         (self.queue.appendleft if job.free else self.queue.append)(job)
 
     def startable(self, now):
+        if not self.queue or now < self.retry_at:
+            return False
         room = self.cap is None or len(self.running) - self.free < self.cap
-        return self.queue and (room or self.queue[0].free) and now >= self.retry_at
+        return self.queue[0].free or (room and not self.crowded(now))
+
+    def crowded(self, now):
+        """Whether the next one is a run command and must wait for others that are starting, but not for their ends."""
+        if not self.queue[0].paced:
+            return False
+        self.starting = [row for row in self.starting if row[0] > now and self.running.get(row[1].pid) is row[1]]
+        return len(self.starting) >= AT_ONCE
 
     def due(self, now):
         """Times at which something is to be done."""
@@ -42,6 +55,8 @@ class Jobs:
             times.append(self.limits[0][0])
         if self.queue and self.retry_at > now:
             times.append(self.retry_at)
+        if self.queue and self.crowded(now):
+            times.append(self.starting[0][0])
         if self.stopping and not self.adopts:
             times.append(now + 0.01)  # nobody tells when a grandchild goes
         return times
@@ -62,6 +77,8 @@ class Jobs:
             self.starved_since = None
             self.running[job.pid], self.free = job, self.free + job.free
             self.news.append([job.key, "start", time.time(), job.pid])
+            if job.paced:
+                self.starting.append((time.monotonic() + STARTING, job))
             if job.limit is not None:
                 heapq.heappush(self.limits, (time.monotonic() + job.limit, job.key))
 

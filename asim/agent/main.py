@@ -4,8 +4,9 @@ A program of its own: standard library only, Python 3.6 or later, so that it can
 Frames, both ways: 4 bytes length (big endian), then one JSON array ``[verb, ...]`` in ASCII. Text is UTF-8 with
 surrogate escapes, so any byte that may stand in a path or an argument survives.
 
-from the driver   ["hello", version, {run, cap, grace, records, on_eof, patience?}]  first; cap null = no limit; "free" jobs do not count
-                  ["spawn", {argv: [[..]], env: [[[name, value|null]..]], jobs: [[key, argv#, env#, cwd, out, err, limit, free]..]}]
+from the driver   ["hello", version, {run, cap, grace, records, on_eof, patience?}]  first; cap null = no limit; "free" jobs do not count;
+                  of those that are "paced" only some are starting at the same time
+                  ["spawn", {argv: [[..]], env: [[[name, value|null]..]], jobs: [[key, argv#, env#, cwd, out, err, limit, free, paced]..]}]
                   ["stop", [key..], grace]   ["files", id, [action..], last]   ["bye", [key..] | "all"]   what is not kept is stopped
                   ["run", id, {argv, env: [[name, value|null]..], cwd, stdin, timeout, limit, lasting?}]   ["unrun", id]
                   ["watch", directory, seconds]   0: no longer
@@ -39,7 +40,7 @@ from processes import Job, adopt_orphans, rescue, stamp
 from stream import ProtocolError, Records, Stream, dumps, duration
 from text import attempt, raw
 
-VERSION = 4
+VERSION = 5
 SLICE = 0.005  # seconds of work between two looks at the stream and at exits
 PATIENCE = 0.01  # seconds that news may wait while there is more to start; an idle agent sends at once
 VERBS = ("hello", "spawn", "stop", "files", "run", "unrun", "watch", "bye")
@@ -199,7 +200,7 @@ class Agent:
     def on_spawn(self, batch):
         argvs = [attempt(lambda argv=argv: [raw(item) for item in argv]) for argv in batch["argv"]]
         envs = [attempt(lambda changes=changes: self.environment(changes)) for changes in batch["env"]]
-        for key, argv, env, cwd, out, err, limit, free in batch["jobs"]:
+        for key, argv, env, cwd, out, err, limit, free, paced in batch["jobs"]:
             if type(key) is not int or key in self.jobs.known or not argvs[argv]:
                 raise ProtocolError("job %r: not a number, here already, or without argv" % (key,))
             limit = None if limit is None else duration(limit)
@@ -209,7 +210,8 @@ class Agent:
             elif self.leaving:  # too late
                 self.jobs.news.append([key, "end", time.time(), None, "stop", None])
             else:
-                self.jobs.add(Job(key, argvs[argv], envs[env], raw(cwd), raw(out), raw(err), limit, bool(free)))
+                places = raw(cwd), raw(out), raw(err)
+                self.jobs.add(Job(key, argvs[argv], envs[env], *places, limit, bool(free), bool(paced)))
 
     def environment(self, changes):
         env = dict(self.environ)

@@ -17,12 +17,13 @@ class Job:
     """One process: what was asked, and how far it has come. ``end`` is its news row, held back until all of it is gone."""
 
     __slots__ = (
-        "argv", "cwd", "end", "env", "err", "extras", "free", "key", "kill_at", "killed", "limit", "out", "pid", "why",
+        "argv", "cwd", "end", "env", "err", "extras", "free", "key", "kill_at", "killed", "limit", "out", "paced", "pid",
+        "why",
     )  # fmt: skip
 
-    def __init__(self, key, argv, env, cwd, out, err, limit, free):
+    def __init__(self, key, argv, env, cwd, out, err, limit, free, paced):
         self.key, self.argv, self.env, self.cwd, self.out, self.err, self.limit = key, argv, env, cwd, out, err, limit
-        self.free = free  # does not count for the cap
+        self.free, self.paced = free, paced  # does not count for the cap; is one of few that start at the same time
         self.pid = self.why = self.kill_at = self.end = None
         self.killed, self.extras = False, {}
 

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 from ..errors import AgentError
 
-VERSION = 4
+VERSION = 5
 MAX_FRAME = 1 << 26
 
 FileAction = tuple[Any, ...]
@@ -31,6 +31,7 @@ class ProcessSpec:
 
     :ivar limit: the run time in seconds after which it is stopped.
     :ivar free: it does not count for the cap on processes, and never waits for others to end.
+    :ivar paced: it waits while several others of this kind are starting, as run commands should.
     """
 
     key: int
@@ -41,6 +42,7 @@ class ProcessSpec:
     stderr: str
     limit: float | None = None
     free: bool = False
+    paced: bool = False
 
 
 class Completed(NamedTuple):
@@ -90,6 +92,7 @@ def spawn_frame(specs: Iterable[ProcessSpec]) -> bytes:
             spec.stderr,
             spec.limit,
             spec.free,
+            spec.paced,
         )
         for spec in specs
     ]

@@ -5,7 +5,6 @@ prints it.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import replace
 from typing import TYPE_CHECKING, NamedTuple
 
 from ..settings.batch import BatchContext
@@ -117,5 +116,5 @@ def _beside(home: str, name: str) -> str:
 
 
 def _member(key: JobKey, spec: JobSpec) -> Member:
-    member = Member(key=key, cwd=spec.cwd, argv=spec.argv, env=spec.env, limit=spec.timeout)
-    return member if spec.own_files else replace(member, stdout=spec.stdout, stderr=spec.stderr)
+    stdout, stderr = ("", "") if spec.own_files else (spec.stdout, spec.stderr)
+    return Member(key=key, cwd=spec.cwd, argv=spec.argv, env=spec.env, stdout=stdout, stderr=stderr, limit=spec.timeout)

@@ -89,17 +89,21 @@ class LocalLauncher:
     async def files(self, actions: Iterable[FileAction]) -> None:
         await self._host().files(actions)
 
-    async def submit(self, jobs: Sequence[tuple[JobKey, JobSpec]]) -> None:
+    async def submit(self, jobs: Sequence[tuple[JobKey, JobSpec]], *, paced: bool = False) -> None:
+        """See :meth:`asim.launchers.base.Launcher.submit`.
+
+        :param paced: of the run commands among them, only some are starting at the same time.
+        """
         host = self._host()
         self._alive.update((key, None) for key, _ in jobs)
         try:
-            await self._spawn(host, jobs)
+            await self._spawn(host, jobs, paced)
         except BaseException:
             if self._lost is None:
                 host.stop([key for key, _ in jobs], self._grace)
             raise
 
-    async def _spawn(self, host: AgentConnection, jobs: Sequence[tuple[JobKey, JobSpec]]) -> None:
+    async def _spawn(self, host: AgentConnection, jobs: Sequence[tuple[JobKey, JobSpec]], paced: bool) -> None:
         await host.spawn(
             ProcessSpec(
                 key=key,
@@ -110,6 +114,7 @@ class LocalLauncher:
                 stderr=spec.stderr,
                 limit=spec.timeout,
                 free=spec.service,
+                paced=paced and _run_command(spec),
             )
             for key, spec in jobs
         )
@@ -188,6 +193,11 @@ class LocalLauncher:
         self._lost = self._lost or error
         if self._lost is not None and self._connection is not None:
             self._on_lost(self._lost)
+
+
+def _run_command(spec: JobSpec) -> bool:
+    """Whether it starts its program by another one. Tests of launchers have jobs without a model."""
+    return spec.model is not None and bool(spec.model.settings_view.run_command)
 
 
 def status_of(row: Sequence[Any]) -> JobStatus:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Literal
 import anyio
 
 from ..config import Config
-from ..errors import AgentError, AsimError, SubmitError
+from ..errors import AgentError, AsimError, FileActionError, SubmitError
 from ..status import JobState
 from ._driver import Scheduler, shared
 from ._lasting import LastingAgent
@@ -97,7 +97,7 @@ class ScheduledLauncher:
         for job in jobs:
             kinds.setdefault("batch" if job[1].batch is not None else job[1].placement, []).append(job)
         if "step" in kinds:
-            await self._inner.submit(kinds["step"])
+            await self._inner.submit(kinds["step"], paced=True)
         if "agent" in kinds:
             (await self._allocation.agents(self._sink)).submit(kinds["agent"])
         if "batch" in kinds:
@@ -113,15 +113,27 @@ class ScheduledLauncher:
         if processes:
             self._stopping.update(processes)
             await self._inner.cancel(processes, grace)
-        unstarted = self._tracker.unstarted(keys)
-        ids, told = self._tracker.to_cancel(keys)
-        told += unstarted
-        if told:
-            folders = self._folders()
-            await self.files([("write", f"{folders.stops}/{key}", "", 0o666) for key in told])
-            self._tell(self._tracker.never_started(told))
-        if ids and self._scheduler is not None:
-            await self._scheduler.cancel(self, ids)
+        tasks, others = self._tracker.unstarted(keys)
+        ids, told = self._tracker.to_cancel(keys, time.time())
+        try:
+            await self._tell_to_stop([*told, *tasks, *others])
+        except FileActionError as exc:
+            if told:
+                raise
+            LOG.warning("%s: waiting jobs could be cancelled, but not be told: %s", self._experiment, exc)
+        else:
+            self._tell(self._tracker.never_started([*told, *tasks]))
+        finally:
+            if ids and self._scheduler is not None:
+                await self._scheduler.cancel(self, ids)
+
+    async def _tell_to_stop(self, keys: Sequence[JobKey]) -> None:
+        """By the files that scripts look for. Slurm may lose a cancel that comes as it starts a job: then these are all
+        that keeps it from running on.
+        """
+        if keys:
+            stops = self._folders().stops
+            await self.files([("write", f"{stops}/{key}", "", 0o666) for key in keys])
 
     def abort(self) -> None:
         if self._closing or not self._stopping.isdisjoint(self._inner.alive):  # a slow scheduler is no reason

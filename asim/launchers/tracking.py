@@ -94,9 +94,11 @@ class Tracker:
         end = JobStatus(JobState.CANCELLED, 0.0, reason="stopped before it started")
         return [row for member in found for row in self._end(member, end)]
 
-    def unstarted(self, keys: Iterable[JobKey]) -> list[JobKey]:
-        """Tasks of arrays that wait in the queue. (Slurm has nothing to say of those that are cancelled then.)"""
-        return [key for key in keys if (m := self._members.get(key)) and self._jobs[m.job].tasks and self._waits(m)]
+    def unstarted(self, keys: Iterable[JobKey]) -> tuple[list[JobKey], list[JobKey]]:
+        """What waits in the queue: tasks of arrays (Slurm has nothing to say of those that are cancelled then), others."""
+        waiting = [member for key in keys if (member := self._members.get(key)) and self._waits(member)]
+        tasks = [member.key for member in waiting if self._jobs[member.job].tasks]
+        return tasks, [member.key for member in waiting if not self._jobs[member.job].tasks]
 
     def _waits(self, member: Member) -> bool:
         running = member.started_at is not None or (member.said and member.said[0] is JobState.RUNNING)

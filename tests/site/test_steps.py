@@ -121,3 +121,23 @@ async def test_mpirun(lab: Lab, allocation: Allocated) -> None:
         with anyio.fail_after(30):
             group = await exp.start(exp.create_model("m", settings))
     assert ends(group) == [(F, 3)], group[0].stderr.read_text()
+
+
+async def test_starting_is_limited(lab: Lab, allocation: Allocated) -> None:
+    """More members than may start at the same time all come to run at the same time, as they wait for no other's end; one
+    that is stopped while it waits never starts.
+    """
+    (lab.place / "meet").mkdir()
+    async with lab.experiment() as exp:
+        meeting = step(f"{MEET}; exec sleep 323.3", "sh", f"{lab.place}/meet", "44")
+        first = exp.create_ensemble("first", run_settings=meeting, replicas=40)
+        late = [exp.create_model(f"late{number}", step("sleep 323.3")) for number in range(10)]
+        last = exp.create_ensemble("last", run_settings=meeting, replicas=4)
+        with anyio.fail_after(60):
+            group = await exp.start(first, *late, last, block=False)
+            await exp.stop(*late)
+            stopped = [job for job in group if job.name.startswith("late")]
+            assert [(job.status, job.returncode) for job in stopped] == [(X, None)] * 10
+            await until(lambda: len(list((lab.place / "meet").iterdir())) == 44)
+        assert len(lab.calls("srun")) == 44
+    await until(lambda: not processes("323.3"))

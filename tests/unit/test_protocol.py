@@ -153,17 +153,24 @@ def test_spawn() -> None:
     env = (("A", "1"), ("B", None))
     verb, batch = decode(
         spawn_frame(
-            [spec(1, first), spec(2, second, env), spec(3, first, env, limit=2.5), replace(spec(4, first), free=True)]
+            [
+                spec(1, first),
+                spec(2, second, env),
+                spec(3, first, env, limit=2.5),
+                replace(spec(4, first), free=True),
+                replace(spec(5, first), paced=True),
+            ]
         )
     )
     assert verb == "spawn"
     assert batch["argv"] == [["a", "b"], ["c"]]
     assert batch["env"] == [[], [["A", "1"], ["B", None]]]
     assert batch["jobs"] == [
-        [1, 0, 0, "/c", "/o1", "/e", None, False],
-        [2, 1, 1, "/c", "/o2", "/e", None, False],
-        [3, 0, 1, "/c", "/o3", "/e", 2.5, False],
-        [4, 0, 0, "/c", "/o4", "/e", None, True],
+        [1, 0, 0, "/c", "/o1", "/e", None, False, False],
+        [2, 1, 1, "/c", "/o2", "/e", None, False, False],
+        [3, 0, 1, "/c", "/o3", "/e", 2.5, False, False],
+        [4, 0, 0, "/c", "/o4", "/e", None, True, False],
+        [5, 0, 0, "/c", "/o5", "/e", None, False, True],
     ]
 
 

@@ -201,7 +201,7 @@ class Agent:
             elif action[0] == "append":
                 self.texts[action[1]] = self.texts.get(action[1], "") + action[2]
 
-    async def submit(self, jobs: Sequence[tuple[JobKey, Any]]) -> None:
+    async def submit(self, jobs: Sequence[tuple[JobKey, Any]], *, paced: bool = False) -> None:
         self._alive()
         self.submitted += [key for key, _ in jobs]
         self.alive += [key for key, _ in jobs]

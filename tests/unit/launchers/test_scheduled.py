@@ -11,7 +11,7 @@ import anyio
 import pytest
 
 from asim.config import Config
-from asim.errors import AsimError, SubmitError
+from asim.errors import AsimError, FileActionError, SubmitError
 from asim.launchers import tracking
 from asim.launchers.base import Capabilities, JobKey, JobStatus
 from asim.launchers.scheduled import ScheduledLauncher
@@ -291,6 +291,31 @@ async def test_cancel_in_the_queue() -> None:
         assert (f"{STOPS}/2" in world.texts, world.manager.of("cancel")) == (True, [])
         await world.launcher.cancel([JobKey(1)], 3)
         assert world.manager.of("cancel") == [("100",)]
+
+
+async def test_cancel_as_it_starts() -> None:
+    """A job that has told of no start is told not to, too: the scheduler's signal may come before there is a process."""
+    async with World().open() as world:
+        await world.launcher.submit(jobs("separate", 2))
+        await world.launcher.cancel([JobKey(1), JobKey(2)], 3)
+        assert {path for path in world.texts if path.startswith(STOPS)} == {f"{STOPS}/1", f"{STOPS}/2"}
+        assert world.manager.of("cancel") == [("100", "101")]
+        assert world.ends() == {}
+
+
+async def test_cancel_when_the_disk_is_full(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The scheduler is asked to cancel, though the members' scripts cannot be told."""
+    async with World().open() as world:
+        await world.launcher.submit(jobs("separate", 1))
+
+        async def files(actions: object) -> None:
+            raise FileActionError("no space left on device")
+
+        with monkeypatch.context() as patch:
+            patch.setattr(world.agent, "files", files)
+            await world.launcher.cancel([JobKey(1)], 3)
+        assert world.manager.of("cancel") == [("100",)]
+        assert world.ends() == {}
 
 
 async def test_close_waits_for_the_ends() -> None:
