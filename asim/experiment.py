@@ -368,7 +368,7 @@ class Experiment(Factories, Databases, Outputs):
         far = self._launching.far
         if far is not None:
             session = self._runtime()
-            await session._taken()  # so that it can be asked
+            await session.connect()
             return await far_history(far, session.token)
         from anyio import to_thread
 

@@ -104,7 +104,7 @@ class Session:
 
     async def plan_start(self, entities: Sequence[Any]) -> LaunchPlan:
         """What ``start`` would do with these entities."""
-        return await plan_start(self.context(), self.config, entities, await self._taken())
+        return await plan_start(self.context(), self.config, entities, await self.connect())
 
     async def preview(self, entities: Sequence[Any]) -> LaunchPlan:
         """The same, with what jobs would be told of the databases that run now."""
@@ -116,8 +116,8 @@ class Session:
         for _ in tell_applications(plan, self.databases.addresses):
             await anyio.lowlevel.checkpoint()
 
-    async def _taken(self) -> Exist | None:
-        """How directories are looked for that exist already; None: on this machine."""
+    async def connect(self) -> Exist | None:
+        """Connect to the far host; how directories are looked for there. None: jobs run on this machine."""
         if self.far is None:
             return None
         await self.owner.run(self._holder.opened)
@@ -131,7 +131,7 @@ class Session:
             self.context(),
             self.config,
             entities,
-            await self._taken(),
+            await self.connect(),
             tag=tag,
             overwrite=overwrite,
             strict_tags=strict_tags,
@@ -229,7 +229,7 @@ class Session:
     async def reconnect(self, checkpoint: str) -> Orchestrator:
         """See ``Experiment.reconnect_orchestrator``."""
         path = os.path.join(self.path if self.far else self.config.cwd, checkpoint)
-        await self._taken()  # so that a far host can be asked
+        await self.connect()  # so that a far host can be asked
         return await self.owner.run(lambda: self.databases.reconnect(path, self.capabilities.launcher))
 
     def stream(self, wanted: Callable[[Job], bool] | None, buffer: int) -> EventStream:
