@@ -64,7 +64,7 @@ class Launching:
         if least > most:
             raise ConfigError(allowed("min_poll", min_poll, f"must not be more than max_poll, which is {max_poll!r}"))
         return cls(
-            capabilities=replace(can, local_programs=False, patience=FAR_PATIENCE) if far else can,
+            capabilities=replace(can, local_programs=False, patience=max(FAR_PATIENCE, can.patience)) if far else can,
             own=own,
             max_concurrent=_whole("max_concurrent", max_concurrent),
             on_exit=one_of("on_exit", on_exit, ON_EXIT),

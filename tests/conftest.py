@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+pytest.register_assert_rewrite("asim.testing.contracts")
 REQUIRE_ALL = os.environ.get("ASIM_REQUIRE_ALL") == "1"
 BACKENDS = [
     pytest.param(("asyncio", {"use_uvloop": False}), id="asyncio"),

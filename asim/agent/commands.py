@@ -18,6 +18,7 @@ PIECE = 1 << 16  # bytes read at once, and about how much text is told at once
 LINGER = 1.0  # seconds for which something else may hold the output of a command that has ended
 GRACE = 1.0  # seconds between SIGTERM and SIGKILL
 CONTENT = 4096  # bytes of a new file that are told
+MESSAGE = 8 << 20  # bytes of files in one message
 
 
 class Command:
@@ -201,18 +202,16 @@ class Watch:
         self.known, self.scan = set(), None
 
     def look(self):
-        """One look, in steps; every name is told once, when its content could be read."""
-        found = []
-        try:
-            with os.scandir(self.path) as entries:
-                for count, entry in enumerate(entries, 1):
-                    if entry.name not in self.known and not entry.name.startswith(b"."):
-                        found.append(entry.name)
-                    if not count % 1000:
-                        yield
-        except (OSError, ValueError):  # not there, or not now; no name of a directory
-            pass
-        rows = []
+        """One look, in steps; every name is told once, when its content could be read.
+
+        What is found goes into one message (of many, if it is much): who puts a second file there after a first one may
+        rely on it that nobody hears of the second one alone. A listing may miss what is renamed meanwhile, but not
+        what was there before it began: so there is another one.
+        """
+        found, size, rows = [], 0, []
+        yield from self.list(found)
+        if found:
+            yield from self.list(found)
         for count, name in enumerate(found, 1):
             try:
                 content = head(os.path.join(self.path, name))
@@ -221,11 +220,26 @@ class Watch:
             self.known.add(name)
             if content is not None:
                 rows.append([text(name), text(content)])
-            if not count % 20:
+                size += len(content)
+            if size > MESSAGE:
                 self.report(rows)
-                rows = []
+                size, rows = 0, []
+            if not count % 20:
                 yield
         self.report(rows)
+
+    def list(self, found):
+        """Add what is new."""
+        known = self.known.union(found)
+        try:
+            with os.scandir(self.path) as entries:
+                for count, entry in enumerate(entries, 1):
+                    if entry.name not in known and not entry.name.startswith(b"."):
+                        found.append(entry.name)
+                    if not count % 1000:
+                        yield
+        except (OSError, ValueError):  # not there, or not now; no name of a directory
+            pass
 
     def report(self, rows):
         if rows:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Protocol
 
@@ -39,11 +40,17 @@ class Party(Protocol):
     async def run(self, command: Command, timeout: float) -> Completed:
         """Run one of the workload manager's commands."""
 
+    async def rest(self, seconds: float) -> bool:
+        """Wait so long; False, and at once, when the experiment ends."""
+
     def watched(self) -> Sequence[str]:
         """The ids that it wants news of."""
 
-    def answer(self, found: Mapping[str, JobStatus], asked: Sequence[str], final: bool) -> None:
-        """News; ``asked`` are the ids that a complete answer was to be about, ``final`` if it is the accounting's."""
+    def answer(self, found: Mapping[str, JobStatus], asked: Sequence[str], posed: float, final: bool) -> None:
+        """News; ``asked`` are the ids that a complete answer was to be about, ``final`` if it is the accounting's.
+
+        :param posed: when the question was; what has happened since may not be in the answer.
+        """
 
     def doubtful(self) -> Sequence[str]:
         """The ids about whose end the accounting must be asked."""
@@ -66,7 +73,8 @@ class Scheduler:
         self._lock = anyio.Lock()
         self._asked_at = self._changed_at = anyio.current_time()
         self._took = 0.0
-        self._failures = 0
+        self._failures = Counter[str]()
+        self._judge_at = 0.0
         self._stirred = anyio.Event()
 
     # -- who takes part
@@ -97,7 +105,7 @@ class Scheduler:
         """Seconds until the next query is due."""
         now = anyio.current_time()
         pause = min(max((now - self._changed_at) / 2, self.min_poll), self.max_poll)
-        pause = max(pause, 5 * self._took) * (1 << min(self._failures, 5))
+        pause = max(pause, 5 * self._took) * (1 << min(self._failures[self.dialect.name], 5))
         return self._asked_at + min(pause, max(self.max_poll, 5 * self._took)) - now
 
     async def wait(self, most: float) -> None:
@@ -115,33 +123,46 @@ class Scheduler:
             shares = {party: list(party.watched()) for party in self._parties}
             ids = [job for share in shares.values() for job in share]
             began = anyio.current_time()
-            if ids:
-                await self._query(by, shares, ids)
+            stuck = await self._query(by, shares, ids) if ids else []
             self._asked_at = anyio.current_time()
-            self._took = 0.0 if self._failures else self._asked_at - began
-
-    async def _query(self, by: Party, shares: Mapping[Party, Sequence[str]], ids: Sequence[str]) -> None:
-        found, whole = await self._read(by, self.dialect.status(ids), self.dialect.read_status)
-        for party, share in shares.items():
-            party.answer(found, share if whole else [job for job in share if job in found], False)
-        if stuck := set(self.dialect.lingering(found)) & {
-            *ids,
-            *(job for job in found if job.partition(".")[0] in ids),
-        }:
+            self._took = 0.0 if any(self._failures.values()) else self._asked_at - began
+        for command in self.dialect.cancel(stuck) if stuck else ():
             with contextlib.suppress(SchedulerError):  # the next answer has it still
-                await self.cancel(by, sorted(stuck))
-        doubts = {party: list(party.doubtful()) for party in shares}
+                self.dialect.cancelled(await by.run(command, ANSWER))
+
+    async def _query(self, by: Party, shares: Mapping[Party, Sequence[str]], ids: Sequence[str]) -> list[str]:
+        """Ask, and tell; returns what should be cancelled."""
+        posed, dialect = anyio.current_time(), self.dialect
+        found, whole = await self._read(by, dialect.name, dialect.status(ids), dialect.read_status)
+        for party, share in shares.items():
+            party.answer(found, share if whole else [job for job in share if job in found], posed, False)
+        await self._judge(by, shares)
+        ours = {*ids, *(job for job in found if job.partition(".")[0] in ids)}
+        return sorted(ours.intersection(dialect.lingering(found)))
+
+    async def _judge(self, by: Party, parties: Iterable[Party]) -> None:
+        """Ask the accounting about what is in doubt. One that is down holds up nobody: it is asked less and less."""
+        posed = anyio.current_time()
+        if posed < self._judge_at:
+            return
+        doubts = {party: list(party.doubtful()) for party in parties}
         asked = [job for share in doubts.values() for job in share]
-        questions = self.dialect.account(asked) if asked else []
-        verdicts, whole = await self._read(by, questions, self.dialect.read_account)
-        if whole:
-            for party, share in doubts.items():
-                party.answer(verdicts, share, True)
+        who, questions = f"the accounting of {self.dialect.name}", self.dialect.account(asked) if asked else []
+        verdicts, whole = await self._read(by, who, questions, self.dialect.read_account)
+        if not whole:
+            pause = min(self.max_poll, self.min_poll * (1 << min(self._failures[who], 5)))
+            self._judge_at = anyio.current_time() + pause
+            return
+        for party, share in doubts.items():
+            party.answer(verdicts, share, posed, True)
 
     async def _read(
-        self, by: Party, questions: Sequence[Command], parse: Callable[[Completed], Mapping[str, JobStatus]]
+        self, by: Party, who: str, questions: Sequence[Command], parse: Callable[[Completed], Mapping[str, JobStatus]]
     ) -> tuple[dict[str, JobStatus], bool]:
-        """The answers, and whether they are complete."""
+        """The answers, and whether they are complete.
+
+        :param who: answers; failures are counted for each by itself.
+        """
         found: dict[str, JobStatus] = {}
         errors: list[AsimError] = []
 
@@ -157,12 +178,12 @@ class Scheduler:
         for exc in errors:
             if isinstance(exc, AgentError):  # the scheduler was not even asked
                 raise exc
-        if errors and not self._failures:
-            LOG.warning("%s does not answer, and is asked again: %s", self.dialect.name, errors[0])
-        elif questions and not errors and self._failures:
-            LOG.info("%s answers again", self.dialect.name)
+        if errors and not self._failures[who]:
+            LOG.warning("%s does not answer, and is asked again: %s", who, errors[0])
+        elif questions and not errors and self._failures[who]:
+            LOG.info("%s answers again", who)
         if questions:
-            self._failures = self._failures + 1 if errors else 0
+            self._failures[who] = self._failures[who] + 1 if errors else 0
         return found, not errors
 
     # -- submitting
@@ -186,7 +207,8 @@ class Scheduler:
                 if not exc.transient or anyio.current_time() + pause > end:
                     raise
                 LOG.warning("%s: %s; trying again in %g s", batch.name, exc, pause)
-                await anyio.sleep(pause)
+                if not await by.rest(pause):
+                    raise
                 pause = min(pause * 2, self.max_poll)
                 continue
             except SchedulerError as exc:
@@ -199,7 +221,8 @@ class Scheduler:
         """The id of what was perhaps submitted."""
         misses, pause = 0, self.min_poll
         while misses < LOOKS and (misses == 0 or anyio.current_time() < end):
-            await anyio.sleep(pause)
+            if not await by.rest(pause):
+                end = anyio.current_time()  # one look is all that there is time for
             pause = min(pause * 2, self.max_poll)
             try:
                 found: dict[str, str] = {}
@@ -220,20 +243,29 @@ class Scheduler:
     async def cancel(self, by: Party, ids: Iterable[str]) -> None:
         """End jobs and tasks, as many with one command as can be; tried again while the workload manager is away.
 
-        :raises SchedulerError: it stayed away.
+        :raises SchedulerError: it stayed away, or refuses; what other commands were about was cancelled.
         """
-        end, pause = anyio.current_time() + self.patience, self.min_poll
+        errors: list[SchedulerError] = []
+        end = anyio.current_time() + self.patience
         for command in self.dialect.cancel(list(ids)):
-            while True:
-                try:
-                    self.dialect.cancelled(await by.run(command, ANSWER))
-                    break
-                except SchedulerError:
-                    if anyio.current_time() + pause > end:
-                        raise
-                    await anyio.sleep(pause)
-                    pause = min(pause * 2, self.max_poll)
+            try:
+                await self._insist(by, command, end)
+            except SchedulerError as exc:
+                errors.append(exc)
         self.stir()
+        if errors:
+            raise errors[0]
+
+    async def _insist(self, by: Party, command: Command, end: float) -> None:
+        pause = self.min_poll
+        while True:
+            try:
+                return self.dialect.cancelled(await by.run(command, ANSWER))
+            except SchedulerError as exc:
+                if not exc.transient or anyio.current_time() + pause > end:
+                    raise
+                await anyio.sleep(pause)
+                pause = min(pause * 2, self.max_poll)
 
 
 _shared: RunVar[dict[tuple[str, str], Scheduler]] = RunVar("asim schedulers")

@@ -8,6 +8,12 @@ from typing import NamedTuple
 from ..status import JobState
 from .base import JobStatus, ended_badly
 
+LAST_SIGNAL = 64
+"""The highest number of a signal: exit codes above 128 and this are no signals (-1 is 255, and MPI aborts with any)."""
+
+
+NEVER = "stopped before it started"
+
 
 class End(NamedTuple):
     """How a member ended.
@@ -32,14 +38,17 @@ def end_of(text: str) -> End | None:
     if not words or not words[0].isdigit():
         return None
     code, when = int(words[0]), seconds_of(words[1:2])
-    signed = code if code <= 128 else 128 - code
+    killed = 128 < code <= 128 + LAST_SIGNAL
+    signed = 128 - code if killed else code
     if words[2:] == ["time limit"]:
         return End(JobStatus(JobState.TIMEOUT, when, signed, "stopped at its time limit"))
+    if words[2:] == [NEVER]:
+        return End(JobStatus(JobState.CANCELLED, when, None, NEVER))
     if len(words) > 2:
         return End(JobStatus(JobState.FAILED, when, None, words[2]))
     if code == 0:
         return End(JobStatus(JobState.COMPLETED, when, 0))
-    return End(JobStatus(JobState.FAILED, when, signed, ended_badly(signed)), killed=code > 128)
+    return End(JobStatus(JobState.FAILED, when, signed, ended_badly(signed)), killed)
 
 
 def seconds_of(words: Sequence[str]) -> float:

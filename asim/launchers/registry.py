@@ -17,8 +17,9 @@ from .base import KNOWN, Capabilities, Launcher
 
 LOG = logging.getLogger("asim")
 GROUP = "asim.launchers"
-PATIENCE = 60.0
-"""Seconds beyond the grace that the end of batch jobs may take: schedulers have a grace of their own."""
+PATIENCE = 150.0
+"""Seconds beyond the grace that the end of batch jobs may take: schedulers have a grace of their own, and one that is
+away is asked again for two minutes."""
 LOCAL = Capabilities(launcher="local", batch=False, local_programs=True)
 _DIALECTS = {"slurm": ("slurm", "Slurm"), "pbs": ("pbs", "PBS"), "pals": ("pbs", "PBS"), "lsf": ("lsf", "LSF"),
              "sge": ("sge", "SGE"), "torque": ("pbs", "torque")}  # fmt: skip

@@ -14,15 +14,16 @@ from typing import TYPE_CHECKING, Literal
 import anyio
 
 from ..config import Config
-from ..errors import AgentError, AsimError, FileActionError, SubmitError
-from ..status import JobState
+from ..errors import AgentError, AsimError, FileActionError
 from ._driver import Scheduler, shared
 from ._lasting import LastingAgent
+from ._notes import Notes
+from ._submitting import Submitting
 from .allocation import Allocation
 from .base import Capabilities, JobKey, JobStatus, Sink
 from .batches import Folders, Submit, submits
-from .dialect import Command, Completed
-from .tracking import Tracker
+from .dialect import Command, Completed, SchedulerError
+from .tracking import Evidence, Tracker
 
 if TYPE_CHECKING:
     from ..agent.protocol import FileAction
@@ -70,18 +71,20 @@ class ScheduledLauncher:
         assert capabilities.dialect is not None
         self.name, self.capabilities = capabilities.launcher, capabilities
         self._dialect = capabilities.dialect
-        self._agent = LastingAgent(agent, lambda: bool(self._tracker) or self._submitting > 0)
-        self._submitting = 0
+        self._agent = LastingAgent(agent, lambda: bool(self._tracker or self._submitting.pending))
         self._stopping: set[JobKey] = set()
         self._where, self._run, self._throttle, self._grace = where, run, throttle, grace
         self._experiment, self._polls = experiment, (min_poll, max_poll)
+        self._folders = Folders.of(experiment, run)
         self._tracker = Tracker(lost_after)
-        self._allocation = Allocation(self.name, config, run, self._folders().scripts, grace, self._host)
+        self._allocation = Allocation(self.name, config, run, self._folders.scripts, grace, self._host)
         self._scheduler: Scheduler | None = None
         self._sink: Sink = lambda _: None
-        self._notes: list[dict[str, object]] = []
-        self._news, self._ended = anyio.Event(), anyio.Event()
-        self._closing = self._closed = False
+        self._notes = Notes(f"{experiment}/.asim/{run}.journal.jsonl", self.files)
+        self._submitting = Submitting(self._tracker, self._notes, self._folders, self.files, self._accepted)
+        self._news, self._ended, self._leaving = anyio.Event(), anyio.Event(), anyio.Event()
+        self._keep: Collection[JobKey] | Literal["all"] = "all"
+        self._closed = False
 
     # -- Launcher
 
@@ -93,6 +96,16 @@ class ScheduledLauncher:
         await self._inner.files(actions)
 
     async def submit(self, jobs: Sequence[tuple[JobKey, JobSpec]]) -> None:
+        try:
+            await self._submit(jobs)
+        except AsimError:
+            try:  # nobody will follow those that were accepted before
+                await self.cancel([key for key, _ in jobs], self._grace)
+            except AsimError as exc:
+                LOG.error("%s: what was submitted beside what was refused may run on: %s", self._experiment, exc)
+            raise
+
+    async def _submit(self, jobs: Sequence[tuple[JobKey, JobSpec]]) -> None:
         kinds: dict[str, list[tuple[JobKey, JobSpec]]] = {}
         for job in jobs:
             kinds.setdefault("batch" if job[1].batch is not None else job[1].placement, []).append(job)
@@ -113,10 +126,13 @@ class ScheduledLauncher:
         if processes:
             self._stopping.update(processes)
             await self._inner.cancel(processes, grace)
+        await self._cancel_batches(keys)
+
+    async def _cancel_batches(self, keys: Collection[JobKey]) -> None:
         tasks, others = self._tracker.unstarted(keys)
         ids, told = self._tracker.to_cancel(keys, time.time())
-        try:
-            await self._tell_to_stop([*told, *tasks, *others])
+        try:  # Slurm may lose a cancel that comes as it starts a job: then its file is all that keeps it from running on
+            await self._submitting.call_off([*told, *tasks, *others])
         except FileActionError as exc:
             if told:
                 raise
@@ -127,29 +143,26 @@ class ScheduledLauncher:
             if ids and self._scheduler is not None:
                 await self._scheduler.cancel(self, ids)
 
-    async def _tell_to_stop(self, keys: Sequence[JobKey]) -> None:
-        """By the files that scripts look for. Slurm may lose a cancel that comes as it starts a job: then these are all
-        that keeps it from running on.
-        """
-        if keys:
-            stops = self._folders().stops
-            await self.files([("write", f"{stops}/{key}", "", 0o666) for key in keys])
-
     def abort(self) -> None:
-        if self._closing or not self._stopping.isdisjoint(self._inner.alive):  # a slow scheduler is no reason
+        if self._leaving.is_set():
+            self._give_up("in time")
+        if self._leaving.is_set() or not self._stopping.isdisjoint(self._inner.alive):  # a slow scheduler is no reason
             self._inner.abort()
+
+    def _give_up(self, how: str) -> None:
+        """Of those that should end nothing more will be learnt."""
+        words = f"{self.name} could not end it {how}: job {{job}} may still run"
+        self._tell(self._tracker.give_up(words, self._keep))
 
     async def recover(self) -> None:
         await self._inner.recover()
 
     async def close(self, keep: Collection[JobKey] | Literal["all"]) -> None:
-        self._closing = True
+        self._keep = keep
+        self._leaving.set()
         try:
-            if keep != "all":
-                await self.cancel([key for key in self._tracker.keys if key not in keep], self._grace)
-                while any(key not in keep for key in self._tracker.keys) and self._agent.broken is None:
-                    await self._ended.wait()
-            await self._write_down()
+            await self._end()
+            await self._notes.write_down()
         finally:
             self._closed = self._agent.closed = True
             self._wake()
@@ -157,6 +170,19 @@ class ScheduledLauncher:
                 self._scheduler.leave(self)
             await self._allocation.aclose()
             await self._inner.close(keep)
+
+    async def _end(self) -> None:
+        """What is not kept is cancelled, also what is being submitted, and has ended when this returns."""
+        await self._submitting.call_off(mark for mark, keys in self._submitting.pending.items() if self._unwanted(keys))
+        try:
+            await self.cancel(self._unwanted(self._tracker.keys), self._grace)
+        except SchedulerError as exc:
+            self._give_up(f"({exc})")
+        while (self._submitting.pending or self._unwanted(self._tracker.keys)) and self._agent.broken is None:
+            await self._ended.wait()
+
+    def _unwanted(self, keys: Iterable[JobKey]) -> list[JobKey]:
+        return [] if self._keep == "all" else [key for key in keys if key not in self._keep]
 
     async def serve(self) -> None:
         """See :meth:`asim.launchers.base.Launcher.serve`."""
@@ -176,7 +202,7 @@ class ScheduledLauncher:
                 if self._tracker:
                     await scheduler.ask(self)
                 self._tell(self._tracker.settle(anyio.current_time()))
-                await self._write_down()
+                await self._notes.write_down()
             except AgentError as exc:
                 if not self._closed and self._agent.broken is None:
                     self._agent.broken = exc
@@ -187,12 +213,17 @@ class ScheduledLauncher:
     async def run(self, command: Command, timeout: float) -> Completed:
         return await self._agent.run(command.argv, command.stdin, timeout)
 
+    async def rest(self, seconds: float) -> bool:
+        with anyio.move_on_after(seconds):
+            await self._leaving.wait()
+        return not self._leaving.is_set()
+
     def watched(self) -> list[str]:
         return self._tracker.jobs()
 
-    def answer(self, found: Mapping[str, JobStatus], asked: Sequence[str], final: bool) -> None:
+    def answer(self, found: Mapping[str, JobStatus], asked: Sequence[str], posed: float, final: bool) -> None:
         now = anyio.current_time()
-        self._tell(self._tracker.statuses(found, asked, now, final))
+        self._tell(self._tracker.statuses(found, asked, posed, now, final))
         if final:
             self._tracker.judged(asked)
             self._tell(self._tracker.settle(now))
@@ -209,58 +240,23 @@ class ScheduledLauncher:
     def _host(self) -> Host:
         return self._agent.host
 
-    def _folders(self) -> Folders:
-        return Folders.of(self._experiment, self._run)
-
     async def _submit_batches(self, jobs: Sequence[tuple[JobKey, JobSpec]], *, alone: bool) -> None:
         if self._scheduler is None:
             self._scheduler = shared(self._dialect, self._where)
             self._scheduler.join(self, *self._polls)
-        folders = self._folders()
-        wanted = list(submits(self._dialect, jobs, folders, self._run, grace=self._grace, throttle=self._throttle))
-        actions: list[FileAction] = [("mkdirs", folder) for folder in folders]
-        actions += [("write", submit.batch.script, submit.text, 0o700) for submit in wanted]
-        await self.files(actions)
-        refusals: list[tuple[Submit, AsimError]] = []
-
-        async def one(submit: Submit) -> None:
-            try:
-                await self._submit_one(submit)
-            except AsimError as exc:
-                refusals.append((submit, exc))
-
-        async with anyio.create_task_group() as group:
-            for submit in wanted:
-                group.start_soon(one, submit)
-        for _, exc in refusals:
-            if isinstance(exc, AgentError) or (alone and len(refusals) == len(wanted)):
-                raise exc
-        for submit, exc in refusals:
-            status = JobStatus(JobState.FAILED, 0.0, reason=f"could not be submitted: {exc}")
-            self._sink([(key, status) for key in submit.keys])
-        await self._write_down()
-
-    async def _submit_one(self, submit: Submit) -> None:
-        assert self._scheduler is not None
-        batch = submit.batch
-        self._tracker.expect(submit.keys)
-        self._submitting += 1
+        grace, throttle = self._grace, self._throttle
+        wanted = list(submits(self._dialect, jobs, self._folders, self._run, grace=grace, throttle=throttle))
         try:
-            job = await self._scheduler.submit(self, batch)
-            if job is None:
-                await self.files([("write", f"{self._folders().stops}/{batch.mark}", "", 0o666)])
-                words = f"{batch.name}: {self.name} does not say whether it was submitted, so it was called off"
-                raise SubmitError(words, transient=True)
-            tasks = [self._dialect.task(job, number) for number in range(batch.size)]
-            early = self._tracker.add(job, submit.keys, tasks, anyio.current_time())
+            self._sink(await self._submitting.submit(self._scheduler, self, wanted, alone=alone))
         finally:
-            self._submitting -= 1
-            self._tracker.forget(submit.keys)
-        self._agent.watch(self._folders().ends, LOOK, self._seen)
-        self._notes.append({"batch": job, "launcher": self.name, "script": batch.script, "keys": submit.keys})
-        LOG.info("%s: %s job %s, %s", batch.name, self.name, job, batch.script)
+            self._changed()
+        await self._notes.write_down()
+
+    async def _accepted(self, submit: Submit, early: Evidence) -> None:
+        self._agent.watch(self._folders.ends, LOOK, self._seen)
         self._tell(early)
         self._wake()
+        await self._cancel_batches(self._unwanted(submit.keys))
 
     def _seen(self, files: Sequence[tuple[str, str]]) -> None:
         self._tell(self._tracker.files(files, anyio.current_time()))
@@ -270,24 +266,16 @@ class ScheduledLauncher:
             return
         for key, status in evidence:
             if status.state.terminal:
-                when = status.time or time.time()
-                row = {"ended": key, "status": status.state.value, "reason": status.reason, "time": when}
-                self._notes.append({**row, "code": status.code})
+                self._notes.ended(key, status)
         if self._scheduler is not None and any(status.state.terminal for _, status in evidence):
             self._scheduler.stir()
         self._sink(evidence)
+        self._changed()
+
+    def _changed(self) -> None:
         self._ended.set()
         self._ended = anyio.Event()
 
     def _wake(self) -> None:
         self._news.set()
         self._news = anyio.Event()
-
-    async def _write_down(self) -> None:
-        """What this driver learnt goes into the journal, so that it is known later."""
-        import json
-
-        notes, self._notes = self._notes, []
-        if notes:
-            text = "".join(json.dumps(note) + "\n" for note in notes)
-            await self.files([("append", f"{self._experiment}/.asim/{self._run}.journal.jsonl", text)])

@@ -8,6 +8,7 @@ had a chance to say why (walltime, a lost node, a cancel). That a job is in no a
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from typing import Literal
 
 from ..status import JobState
 from ._members import BatchJob, Member
@@ -18,6 +19,8 @@ SETTLE = 2.0
 """Seconds that a member's file may come after the scheduler's word that the job has ended (a shared file system)."""
 HELD = 20.0
 """Seconds after which a member that was killed in a job that goes on counts as failed."""
+JUDGE = 30.0
+"""Seconds that the accounting is waited for when it does not answer; then the files and the queue decide."""
 Evidence = list[tuple[JobKey, JobStatus]]
 
 
@@ -88,6 +91,18 @@ class Tracker:
             member.asked = when
         return ids, told
 
+    def give_up(self, words: str, keep: Collection[JobKey] | Literal["all"]) -> Evidence:
+        """Of all others nothing more will be learnt.
+
+        :param words: why, with ``{job}`` for the id of a member's job.
+        """
+        members = [] if keep == "all" else [m for key, m in self._members.items() if key not in keep]
+        out: Evidence = []
+        for member in members:
+            lost = JobStatus(JobState.LOST, 0.0, reason=words.replace("{job}", member.job))
+            out += self._conclude(member) if member.held or member.verdict else self._end(member, lost)
+        return out
+
     def never_started(self, keys: Iterable[JobKey]) -> Evidence:
         """Those of these that wait in the queue: they will find that they are not to start."""
         found = [member for key in keys if (member := self._members.get(key)) and self._waits(member)]
@@ -143,10 +158,13 @@ class Tracker:
         member.run, member.held, member.held_at = number, end.status, now
         return self._conclude(member) if member.verdict or (member.asked and not member.alone) else []
 
-    def statuses(self, found: Mapping[str, JobStatus], asked: Iterable[str], now: float, final: bool) -> Evidence:
+    def statuses(
+        self, found: Mapping[str, JobStatus], asked: Iterable[str], posed: float, now: float, final: bool
+    ) -> Evidence:
         """An answer about jobs and tasks.
 
         :param asked: the ids that it was to be about.
+        :param posed: when the question was: the answer may be as old as that.
         :param final: it is the judge's.
         """
         out: Evidence = []
@@ -158,8 +176,7 @@ class Tracker:
                 whole = found[job.id]  # of an array: what holds for the tasks that have not begun
                 rows += [(m, whole) for m in rest if m.started_at is None or not job.tasks or whole.state.terminal]
             if rows:
-                job.waiting = all(status.state in (JobState.NEW, JobState.PENDING) for _, status in rows)
-                job.seen_at = now
+                job.seen_at = posed
             seen = {member.key for member, _ in rows}
             for member in job.members.values():  # tasks that were cancelled while they waited may be gone by themselves
                 if member.key in seen:
@@ -169,17 +186,20 @@ class Tracker:
                     member.gone_at = now
             for member, status in rows:
                 if member.key in self._members:
-                    out += self._status(member, status, now, final)
+                    out += self._status(member, status, posed, now, final)
+            if rows:
+                queued = (JobState.NEW, JobState.PENDING)
+                job.waiting = all(status.state in queued and member.started_at is None for member, status in rows)
         return out
 
-    def _status(self, member: Member, status: JobStatus, now: float, final: bool) -> Evidence:
+    def _status(self, member: Member, status: JobStatus, posed: float, now: float, final: bool) -> Evidence:
         if not status.state.terminal:
-            again = status.state is JobState.PENDING and not final and member.started_at is not None
-            if again and now > (member.started_at or 0.0) + SETTLE:  # before, the answer may be older than the start
-                member.started_at = member.held = member.verdict = None
-                member.run, member.judged = member.run + 1, False
             if not final:  # the queue has taken an end back: it runs again
                 member.verdict, member.judged = None, False
+            if status.state is JobState.PENDING and member.started_at is not None:
+                if final or posed <= member.started_at + SETTLE:
+                    return []  # the answer is older than the start
+                member.started_at, member.held, member.run = None, None, member.run + 1
             said, member.said = member.said, (status.state, status.reason)
             return [(member.key, status)] if member.said != said else []  # thousands may wait, and nothing changes
         if member.verdict is None:
@@ -205,7 +225,8 @@ class Tracker:
         for member in list(self._members.values()):
             seen_since = self._jobs[member.job].seen_at > member.held_at
             goes_on = not member.verdict and now > member.held_at + HELD and seen_since
-            if (self._ripe(member, now) and member.judged) or (member.held and goes_on):
+            known = member.judged or now >= member.verdict_at + JUDGE
+            if (self._ripe(member, now) and known) or (member.held and goes_on):
                 out += self._conclude(member)
             elif member.missed_at is not None:
                 out += self._missing(member, member.gone_at - member.missed_at)
@@ -213,16 +234,19 @@ class Tracker:
 
     def _missing(self, member: Member, since: float) -> Evidence:
         """No answer has mentioned it for so many seconds."""
-        if member.asked and member.judged and since >= SETTLE:
+        if member.asked and since >= (SETTLE if member.judged else JUDGE):
             return self._conclude(member)
         if since < self._lost_after:
             return []
+        if member.held or member.verdict:
+            return self._conclude(member)
         words = f"job {member.job} is in no answer of the scheduler any more, and nothing tells how it ended"
-        return self._end(member, member.held or JobStatus(JobState.LOST, 0.0, reason=words))
+        return self._end(member, JobStatus(JobState.LOST, 0.0, reason=words))
 
     def due(self, now: float) -> float:
         """Seconds until :meth:`settle` or :meth:`doubtful` may have something new."""
-        times = [member.verdict_at + SETTLE for member in self._members.values() if member.verdict]
+        known = (member for member in self._members.values() if member.verdict)
+        times = [m.verdict_at + (SETTLE if m.judged or now < m.verdict_at + SETTLE else JUDGE) for m in known]
         return max(0.05, min(times) - now) if times else 3600.0
 
     def _ripe(self, member: Member, now: float) -> bool:

@@ -16,6 +16,7 @@ from typing import Any
 
 import anyio
 import pytest
+from anyio import to_thread
 
 from ..agent.protocol import ProcessSpec
 from ..errors import AsimError, FileActionError
@@ -274,3 +275,25 @@ class HostContract:
         await host.files([("write", f"{place}/late", "")])
         await host.run(["sleep", "0.1"])
         assert "late" not in seen
+
+    async def test_new_files_are_told_in_order(self, host: Host, tmp_path: Path) -> None:
+        """Nobody hears of a file before one that was there earlier, however many appear at once."""
+        early: list[str] = []
+        known: set[str] = set()
+
+        def on_seen(rows: Any) -> None:
+            known.update(name for name, _ in rows)
+            early.extend(name for name, _ in rows if f"{name[:-1]}a" not in known)
+
+        def appear() -> None:
+            for number in range(500):
+                for kind in "ab":
+                    (tmp_path / f".{number}{kind}").touch()
+                    (tmp_path / f".{number}{kind}").rename(tmp_path / f"{number}{kind}")
+
+        host.watch(str(tmp_path), 0.001, on_seen)
+        await to_thread.run_sync(appear)
+        with anyio.fail_after(10):
+            while len(known) < 1000:
+                await anyio.sleep(0.01)
+        assert early == []

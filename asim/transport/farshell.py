@@ -97,18 +97,22 @@ class Far:
 
 
 class _Process(asyncssh.SSHClientProcess[bytes]):
-    """Tells whenever something comes."""
+    """Tells whenever something comes, and whether that is more noise than there may be."""
 
-    def __init__(self, heard: Callable[[], None]) -> None:
+    def __init__(self, heard: Callable[[bool], None]) -> None:
         super().__init__()
-        self._heard = heard
+        self._heard, self._noise, self._tail = heard, 0, b""
 
     def data_received(self, data: bytes, datatype: Any) -> None:
-        self._heard()
+        if MARK not in self._tail:
+            self._noise += len(data)
+            if not datatype:
+                self._tail = self._tail[-len(MARK) :] + data
+        self._heard(self._noise > NOISE and MARK not in self._tail)
         super().data_received(data, datatype)
 
 
-async def _run(connection: asyncssh.SSHClientConnection, script: str, heard: Callable[[], None]) -> Any:
+async def _run(connection: asyncssh.SSHClientConnection, script: str, heard: Callable[[bool], None]) -> Any:
     """How ``/bin/sh`` there ended, and what it wrote."""
 
     async def make() -> tuple[Any, Any]:
@@ -133,15 +137,21 @@ async def shell(
     :raises AgentError: there is no answer, or not in time; with what was written instead.
     Cancellation: the channel is closed; the script may go on.
     """
+    flooded = False
     try:
         async with asyncio.timeout(timeout) as limit:
 
-            def heard() -> None:
-                with contextlib.suppress(RuntimeError):  # nobody waits any longer
-                    limit.reschedule(asyncio.get_running_loop().time() + timeout)
+            def heard(too_much: bool) -> None:
+                nonlocal flooded
+                flooded = flooded or too_much  # it may never end: whatever comes is kept
+                if flooded or talks:
+                    with contextlib.suppress(RuntimeError):  # nobody waits any longer
+                        limit.reschedule(asyncio.get_running_loop().time() + (0 if flooded else timeout))
 
-            done = await _run(connection, script, heard if talks else lambda: None)
+            done = await _run(connection, script, heard)
     except TimeoutError:
+        if flooded:
+            raise AgentError(f"more than {NOISE} bytes came before the far side's answer") from None
         what = "said nothing for" if talks else "did not end in"
         raise AgentError(f"the far side's start-up files or the program after them {what} {timeout:g} s") from None
     except CUT as exc:
@@ -201,6 +211,25 @@ def _bytes(data: Any) -> bytes:
     return data if isinstance(data, bytes) else b""
 
 
+def _found(words: list[str]) -> dict[str, str]:
+    """What :data:`LOOK` says."""
+    found = decoded(words)
+    if not (isinstance(found, dict) and {"python", "path", "digest", "why", "home", "host", "cache"} <= found.keys()):
+        raise AgentError(f"the far side did not answer as expected: {' '.join(words)[:1000]}")
+    return found
+
+
+def decoded(words: list[str]) -> Any:
+    """The JSON in an answer.
+
+    :raises AgentError: it is none.
+    """
+    try:
+        return json.loads(" ".join(words))
+    except ValueError:
+        raise AgentError(f"the far side did not answer as expected: {' '.join(words)[:1000]}") from None
+
+
 async def prepare(
     connection: asyncssh.SSHClientConnection, python: str | None, cache: str, name: str, data: bytes
 ) -> Far:
@@ -217,7 +246,7 @@ async def prepare(
         if kind != "here":
             what = python or "none of " + ", ".join(CANDIDATES)
             raise AgentError(f"no usable Python there: {what} is Python 3.6 or later; name one by ssh.python")
-        found = json.loads(" ".join(rest))
+        found = _found(rest)
         if found["digest"] == wanted:
             return Far(python=found["python"], agent=found["path"], **{k: found[k] for k in ("home", "host", "cache")})
     raise AgentError(f"the agent's file cannot be written there: {found['path']}: {found['why'] or 'it is not whole'}")
@@ -234,6 +263,6 @@ async def serve(connection: asyncssh.SSHClientConnection, far: Far, token: str) 
         answer = await shell(connection, LOGIN % command)
     except AgentError:  # a login shell that does something else: without it
         answer = await shell(connection, command + " </dev/null")
-    if answer[0] != "serving":
+    if answer[0] != "serving" or len(answer) < 3:
         raise AgentError(f"the agent cannot be started there: {' '.join(answer[2:])}")
     return answer[2]

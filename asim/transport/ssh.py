@@ -197,12 +197,16 @@ class SSHAgent:
         try:
             async with asyncio.timeout(SLOW):
                 channel, session = await opened(live, make)
-                kind, host, rest = await session.answer
+                try:
+                    kind, host, rest = await session.answer
+                except BaseException:
+                    channel.close()  # else every attempt leaves one, and a server has few
+                    raise
         except TimeoutError:
             raise AgentError(f"{self.host} did not answer within {SLOW:g} s") from None
         except CUT as exc:
             raise AgentError(f"{self.host}: no channel to the agent: {exc}") from exc
-        if kind == "up":
+        if kind == "up" and rest.isdigit():
             stream.attach(channel, int(rest))
             session.begin()
             if session.dead:
@@ -210,6 +214,8 @@ class SSHAgent:
                 raise AgentError(f"{self.host}: the channel to the agent was closed")
             return
         channel.close()
+        if kind != "gone":
+            raise AgentError(f"{self.host} did not answer as expected: {kind} {host} {rest}"[:1000])
         if host != self.far.host:
             raise AgentError(f"the agent is on {self.far.host}, but {self.host} led to {host}")
         raise _GoneError(f"the agent on {self.host} is gone: {rest}")

@@ -21,7 +21,7 @@ import asyncssh
 from anyio import to_thread
 
 from ..errors import AgentError, FileActionError
-from .farshell import SLOW, Far, ask, sftp
+from .farshell import SLOW, Far, ask, decoded, sftp
 from .sshlink import Connected, opened, was_cut
 
 Print = tuple[int, str]
@@ -265,5 +265,5 @@ async def _far_prints(connected: Connected, far: Far, paths: Sequence[str]) -> l
     for start in range(0, len(paths), PATHS):
         script = f"{command} <<'ASIM-END'\n{json.dumps(paths[start : start + PATHS])}\nASIM-END\n"
         answer = await ask(connected, script, SLOW, talks=True)
-        found += [None if row is None else (row[0], row[1]) for row in json.loads(" ".join(answer[1:]))]
+        found += [None if row is None else (row[0], row[1]) for row in decoded(answer[1:])]
     return found

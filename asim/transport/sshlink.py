@@ -66,10 +66,20 @@ async def opened(connection: asyncssh.SSHClientConnection, make: Callable[[], Aw
 
 
 class _Client(asyncssh.SSHClient):
-    """Remembers the key of a host that is not known."""
+    """Remembers the key of a host that is not known, and what a server says before it lets anybody in."""
 
     def __init__(self) -> None:
         self.offered: asyncssh.SSHKey | None = None
+        self._said = ""
+
+    @property
+    def words(self) -> str:
+        """That, to be added to an error."""
+        said = "".join(letter for letter in self._said if letter.isprintable() or letter == "\n").strip()
+        return f". It says: {said}" if said else ""
+
+    def auth_banner_received(self, msg: str, lang: str) -> None:
+        self._said = (self._said + msg)[:4000]
 
     def validate_host_public_key(self, host: str, addr: str, port: int, key: asyncssh.SSHKey) -> bool:
         self.offered = key
@@ -191,11 +201,11 @@ class Link:
         except asyncssh.HostKeyNotVerifiable as exc:
             raise AgentError(_unknown(host, client.offered, options, known, exc)) from exc
         except asyncssh.PermissionDenied as exc:
-            raise AgentError(f"{host} does not let {options.username} in: {exc.reason}") from exc
+            raise AgentError(f"{host} does not let {options.username} in: {exc.reason}{client.words}") from exc
         except (asyncssh.ConfigParseError, asyncssh.KeyImportError, ValueError) as exc:
             raise AgentError(f"{host} cannot be connected to: {exc}") from exc
         except CUT as exc:
-            raise AgentError(f"{host} cannot be reached: {exc or type(exc).__name__}") from exc
+            raise AgentError(f"{host} cannot be reached: {exc or type(exc).__name__}{client.words}") from exc
         if last and not (options.tunnel or options.proxy_command):
             self._address = connection.get_extra_info("peername")[:2]
         return connection

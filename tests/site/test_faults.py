@@ -210,6 +210,24 @@ async def test_answer_that_is_lost(lab: Lab, words: str) -> None:
     assert len({line.split()[0] for line in lab.jobs("%F %T")}) == 1
 
 
+async def test_end_while_a_submit_is_under_way(lab: Lab) -> None:
+    """A job that Slurm takes while the experiment ends, and answers later, does not run on."""
+    lab.hook(
+        "sbatch", f'/usr/bin/sbatch "$@" > {lab.place}/id; : > {lab.place}/taken; sleep 2; cat {lab.place}/id; exit 0'
+    )
+    with anyio.fail_after(DEADLINE):
+        async with lab.experiment() as exp:
+            late = exp.create_model("late", lab.sh("sleep 391.4"), batch_settings=lab.batch())
+            first = exp.create_model("first", lab.sh("true"))
+            late.after(first)
+            jobs = await exp.start(first, late, block=False)
+            await until((lab.place / "taken").exists)
+        assert jobs[1].status is X
+        assert len(lab.jobs()) == 1
+        await until(lambda: not lab.site.run("squeue", "-h").stdout)
+        assert not processes("391.4")
+
+
 async def test_submit_that_was_not_taken(lab: Lab) -> None:
     """When nobody knows of a submit it is called off: the job fails, and its script does nothing should it come after all."""
     lab.hook(

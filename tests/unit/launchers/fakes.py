@@ -52,11 +52,11 @@ class FakeDialect:
     read_account = read_status
 
     def cancel(self, jobs: Sequence[str]) -> list[Command]:
-        return [Command(("cancel", *jobs))]
+        return [Command(("cancel", *jobs[at : at + self.chunk])) for at in range(0, len(jobs), self.chunk)]
 
     def cancelled(self, done: Completed) -> None:
         if done.code != 0:
-            raise SchedulerError(done.words(), done)
+            raise SchedulerError(done.words(), done, transient="never" not in done.stderr)
 
     def lingering(self, found: Mapping[str, JobStatus]) -> list[str]:
         return [job for job, status in found.items() if "lingers" in status.reason]
@@ -81,6 +81,7 @@ class Manager:
     :ivar refusals: words with which the next submits are refused; with "later" in them it may pass.
     :ivar answers_lost: of so many submits the answer does not arrive.
     :ivar submits_lost: so many submits never arrive, and have no answer.
+    :ivar foreign: jobs of somebody else.
     :ivar gate: what commands wait for.
     """
 
@@ -90,6 +91,7 @@ class Manager:
         self.taken: dict[str, str] = {}
         self.down = self.answers_lost = self.submits_lost = 0
         self.refusals: list[str] = []
+        self.foreign: set[str] = set()
         self.gate: anyio.Event | None = None
         self.running = self.peak = 0
 
@@ -124,6 +126,8 @@ class Manager:
         if verb in ("status", "account"):
             told = {job: row for job, row in self.jobs.items() if job.partition("_")[0] in words}
             return 0, json.dumps({job: [row.state.value, row.code, row.reason] for job, row in told.items()}), ""
+        if verb == "cancel" and self.foreign.intersection(words):
+            return 1, "", "permission denied: never"
         if verb == "cancel":
             wanted = [job for job in self.jobs if job in words or job.partition("_")[0] in words]
             self.put(JobState.CANCELLED, *(job for job in wanted if not self.jobs[job].state.terminal))
@@ -160,10 +164,14 @@ class Asker:
         assert timeout > 0
         return await self.manager.run(command)
 
+    async def rest(self, seconds: float) -> bool:
+        await anyio.sleep(seconds)
+        return True
+
     def watched(self) -> list[str]:
         return self.ids
 
-    def answer(self, found: Mapping[str, JobStatus], asked: Sequence[str], final: bool) -> None:
+    def answer(self, found: Mapping[str, JobStatus], asked: Sequence[str], posed: float, final: bool) -> None:
         self.heard.append(({job: status.state for job, status in found.items()}, list(asked), final))
 
     def doubtful(self) -> list[str]:

@@ -363,6 +363,16 @@ async def test_cancel_is_tried_again(clock: Clock, manager: Manager) -> None:
         await scheduler.cancel(asker, ["1"])
 
 
+async def test_cancel_that_is_forbidden(clock: Clock, manager: Manager) -> None:
+    """What is refused for good is not tried again, and is in nobody's way."""
+    scheduler, asker = joined(manager)
+    scheduler.dialect.chunk = 1  # type: ignore[attr-defined]
+    manager.foreign = {"1"}
+    with pytest.raises(SchedulerError, match="permission denied"):
+        await scheduler.cancel(asker, ["1", "2"])
+    assert (clock.slept, manager.of("cancel")) == ([], [("1",), ("2",)])
+
+
 # -- who shares one
 
 

@@ -11,7 +11,7 @@ import anyio
 import pytest
 
 from asim.config import Config
-from asim.errors import AsimError, FileActionError, SubmitError
+from asim.errors import AsimError, FileActionError, SubmitError, UnsupportedError
 from asim.launchers import tracking
 from asim.launchers.base import Capabilities, JobKey, JobStatus
 from asim.launchers.scheduled import ScheduledLauncher
@@ -316,6 +316,71 @@ async def test_cancel_when_the_disk_is_full(monkeypatch: pytest.MonkeyPatch) -> 
             await world.launcher.cancel([JobKey(1)], 3)
         assert world.manager.of("cancel") == [("100",)]
         assert world.ends() == {}
+
+
+async def test_close_while_something_is_submitted() -> None:
+    """What the scheduler has taken, but not answered, when the experiment ends is called off at once, and cancelled."""
+    async with World().open() as world:
+        world.manager.gate = anyio.Event()
+        async with anyio.create_task_group() as group:
+            group.start_soon(world.launcher.submit, jobs("separate", 1))
+            await until(lambda: world.manager.of("submit"))
+            group.start_soon(world.launcher.close, [])
+            await until(lambda: any(path.startswith(f"{STOPS}/t.") for path in world.texts))
+            assert not world.agent.closed
+            world.manager.gate.set()
+        assert world.manager.of("cancel") == [("100",)]
+        assert world.ends() == {1: JobState.CANCELLED}
+        assert world.agent.closed
+
+
+async def test_close_while_a_submit_is_tried_again() -> None:
+    """A refusal that may pass is not waited for when the experiment ends."""
+    async with World().open() as world:
+        world.manager.refusals = ["later"] * 1000
+        async with anyio.create_task_group() as group:
+
+            async def submit() -> None:
+                with pytest.raises(SubmitError, match="later"):
+                    await world.launcher.submit(jobs("separate", 1))
+
+            group.start_soon(submit)
+            await until(lambda: len(world.manager.of("submit")) > 1)
+            await world.launcher.close([])
+
+
+async def test_close_when_the_scheduler_stays_away() -> None:
+    """What could not be cancelled is LOST, in words that do not say that it was stopped."""
+    async with World().open() as world:
+        await world.launcher.submit(jobs("separate", 1))
+        assert world.launcher._scheduler is not None
+        world.launcher._scheduler.patience, world.manager.down = 0.1, 10**6
+        await world.launcher.close([])
+        (status,) = [status for _, status in world.said if status.state.terminal]
+        assert status.state is JobState.LOST
+        assert status.reason.endswith("job 100 may still run")
+
+
+async def test_close_that_takes_too_long() -> None:
+    """When nobody waits any longer for the scheduler, it is told in the same words."""
+    async with World().open() as world:
+        await world.launcher.submit(jobs("separate", 1))
+        world.manager.down = 10**6
+        with anyio.move_on_after(0.1):
+            await world.launcher.close([])
+        world.launcher.abort()
+        world.agent.dead = None  # for what follows here
+        (status,) = [status for _, status in world.said if status.state.terminal]
+        assert (status.state, status.reason) == (JobState.LOST, "fake could not end it in time: job 100 may still run")
+
+
+async def test_refused_beside_accepted() -> None:
+    """When a start is refused, what it had started already is stopped."""
+    async with World().open() as world:
+        with pytest.raises(UnsupportedError, match="inside an allocation"):
+            await world.launcher.submit([*jobs(None, 1), *jobs(None, 1, first=2, placement="agent")])
+        assert world.agent.submitted == [1]
+        assert 1 in world.agent.stopped
 
 
 async def test_close_waits_for_the_ends() -> None:

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from asim.launchers.base import JobKey, JobStatus
-from asim.launchers.tracking import HELD, SETTLE, Evidence, Tracker
+from asim.launchers.tracking import HELD, JUDGE, SETTLE, Evidence, Tracker
 from asim.status import JobState
 
 PENDING, RUNNING = JobStatus(JobState.PENDING, 0.0, reason="Priority"), JobStatus(JobState.RUNNING, 50.0)
@@ -56,9 +56,12 @@ class World:
         self.said += self.tracker.files(files, self.now)
         return self
 
-    def answer(self, found: Mapping[str, JobStatus], asked: Sequence[str] | None = None, final: bool = False) -> World:
-        """The scheduler tells, or its accounts."""
-        self.said += self.tracker.statuses(found, self.tracker.jobs() if asked is None else asked, self.now, final)
+    def answer(
+        self, found: Mapping[str, JobStatus], asked: Sequence[str] | None = None, final: bool = False, took: float = 0.0
+    ) -> World:
+        """The scheduler tells, or its accounts; it was asked some seconds ago."""
+        about = self.tracker.jobs() if asked is None else asked
+        self.said += self.tracker.statuses(found, about, self.now - took, self.now, final)
         return self
 
     def tick(self, seconds: float = 0.0) -> World:
@@ -108,6 +111,9 @@ def test_a_member_starts(world: World) -> None:
         (end(1, 0), JobStatus(JobState.COMPLETED, 70.25, 0)),
         (end(1, 1), JobStatus(JobState.FAILED, 70.25, 1, "exit code 1")),
         (end(1, 128), JobStatus(JobState.FAILED, 70.25, 128, "exit code 128")),
+        (end(1, 193), JobStatus(JobState.FAILED, 70.25, 193, "exit code 193")),
+        (end(1, 255), JobStatus(JobState.FAILED, 70.25, 255, "exit code 255")),
+        (end(1, 255, words="time limit"), JobStatus(JobState.TIMEOUT, 70.25, 255, "stopped at its time limit")),
         (end(1, 143, words="time limit"), JobStatus(JobState.TIMEOUT, 70.25, -15, "stopped at its time limit")),
         (end(1, 137, words="time limit"), JobStatus(JobState.TIMEOUT, 70.25, -9, "stopped at its time limit")),
         (end(1, 0, words="time limit"), JobStatus(JobState.TIMEOUT, 70.25, 0, "stopped at its time limit")),
@@ -170,6 +176,20 @@ def test_a_killed_member_is_held_back(world: World) -> None:
     """That a member was killed is no news until the scheduler could say why."""
     world.job(ONE).files(start(1), end(1, 137)).tick(SETTLE).answer({"12": RUNNING}).tick(1)
     assert world.ends() == {}
+
+
+def test_the_last_signal(world: World) -> None:
+    """Signals go up to 64, so that is what an exit code of 192 is: held back, and told as that signal."""
+    world.job(ONE).files(start(1), end(1, 192))
+    assert world.ends() == {}
+    world.answer({"12": FAILED}).judged()
+    assert world.end_of() == JobStatus(JobState.FAILED, 70.25, -64, "killed by SIGRTMAX")
+
+
+def test_an_exit_code_that_is_no_signal_is_not_run_again(world: World) -> None:
+    """A member that ended with 255 ended by itself, also when its job is put back into the queue."""
+    world.job(ONE, TWO).files(start(1), start(2)).tick(60).answer({"12": PENDING}).files(end(1, 255), end(2, 137))
+    assert world.ends() == {ONE: JobStatus(JobState.FAILED, 70.25, 255, "exit code 255")}
 
 
 @pytest.mark.parametrize("file_first", [True, False])
@@ -375,6 +395,74 @@ def test_an_answer_that_is_older_than_the_start(world: World) -> None:
     assert world.ends() == {ONE: JobStatus(JobState.FAILED, 70.25, -11, "killed by SIGSEGV")}
 
 
+def test_a_slow_answer_that_is_older_than_the_start(world: World) -> None:
+    """What counts is when the question was asked, however late its answer comes: the member does not wait again."""
+    world.job(ONE).answer({"12": PENDING}).files(start(1)).tick(20).answer({"12": PENDING}, took=21)
+    assert [status.state for _, status in world.said] == [JobState.PENDING, JobState.RUNNING]
+    world.files(end(1, 139)).answer({"12": FAILED}).judged()
+    assert world.ends() == {ONE: JobStatus(JobState.FAILED, 70.25, -11, "killed by SIGSEGV")}
+
+
+def test_a_slow_answer_of_a_job_that_is_run_again(world: World) -> None:
+    """An answer to what was asked after the start is believed, however late it comes."""
+    world.job(ONE).files(start(1)).tick(60).answer({"12": PENDING}, took=30).files(end(1, 137))
+    assert (world.ends(), world.said[-1]) == ({}, (ONE, PENDING))
+
+
+def test_a_slow_answer_does_not_prove_that_the_job_goes_on(world: World) -> None:
+    """That it ran when the question was asked says nothing about later."""
+    world.job(ONE, TWO).files(start(1), start(2), end(1, 139)).tick(HELD + 1).answer({"12": RUNNING}, took=HELD + 2)
+    assert world.tick().ends() == {}
+    world.answer({"12": RUNNING}).tick()
+    assert world.ends().keys() == {ONE}
+
+
+def test_an_old_answer_does_not_make_what_runs_wait(world: World) -> None:
+    """A member that runs is not told as stopped before it started because an answer, or the accounts, are late."""
+    for final, took in ((False, 21), (True, 0)):
+        one = World().job(ONE, TWO).files(start(1), start(2)).tick(20).answer({"12": PENDING}, final=final, took=took)
+        assert one.tracker.never_started([ONE]) == []
+        assert [status.state for _, status in one.said] == [JobState.RUNNING] * 2
+
+
+# -- an accounting that does not answer
+
+
+@pytest.mark.parametrize(("killed", "code"), [(True, -15), (False, None)])
+def test_the_accounting_is_down(killed: bool, code: int | None, world: World) -> None:
+    """After a while without a word of it the queue's word counts, and the member's own."""
+    world.job(ONE).files(start(1), *([end(1, 143)] if killed else [])).answer({"12": NODE_FAIL}).tick(JUDGE - 1)
+    assert (world.ends(), world.tracker.doubtful(world.now)) == ({}, ["12"])
+    world.tick(1)
+    assert (world.ends(), world.tracker.jobs()) == ({ONE: NODE_FAIL._replace(code=code)}, [])
+
+
+def test_the_accounting_is_down_and_the_queue_forgets(world: World) -> None:
+    """A job whose end was told once is not lost because nothing tells of it any more."""
+    quick = World()
+    quick.tracker = Tracker(lost_after=5.0)
+    quick.job(ONE).answer({"12": NODE_FAIL}).tick(1).answer({}).tick(6).answer({}).tick()
+    assert quick.ends() == {ONE: NODE_FAIL}
+    world.job(ONE).answer({"12": NODE_FAIL}).tick(1).answer({}).tick(JUDGE).answer({}).tick()
+    assert world.ends() == {ONE: NODE_FAIL}
+
+
+def test_stopped_and_gone_and_the_accounting_is_down(world: World) -> None:
+    """What was stopped and is gone was stopped, also if nobody can be asked."""
+    world.job(ONE).answer({"12": PENDING}).tracker.to_cancel([ONE], 70.0)
+    world.answer({}).tick(JUDGE - 1).answer({}).tick()
+    assert world.ends() == {}
+    world.tick(1).answer({}).tick()
+    assert world.ends() == {ONE: JobStatus(JobState.CANCELLED, 0.0, None, "stopped")}
+
+
+def test_a_killed_member_that_was_stopped_and_is_missing(world: World) -> None:
+    """A member that was killed after it was asked to stop was stopped, though no answer mentions its job."""
+    world.job(ONE).files(start(1)).tracker.to_cancel([ONE], 70.0)
+    world.files(end(1, 143)).answer({}).tick(LOST_AFTER + 1).answer({}).tick()
+    assert world.ends() == {ONE: JobStatus(JobState.CANCELLED, 70.25, -15, "stopped")}
+
+
 # -- jobs that nobody mentions
 
 
@@ -531,6 +619,14 @@ def test_when_something_is_due(world: World) -> None:
     world.answer({"12": FAILED})
     assert world.tracker.due(world.now) == SETTLE
     assert 0 < world.tracker.due(world.now + 60) < 1
+
+
+def test_who_only_waits_for_the_accounting_wakes_nobody(world: World) -> None:
+    """When the time for stragglers has passed the next thing is that the accounting was waited for long enough."""
+    world.job(ONE).answer({"12": FAILED}).tick(SETTLE)
+    assert world.tracker.due(world.now) == JUDGE - SETTLE
+    world.tracker.judged(["12"])
+    assert world.tracker.due(world.now) < 1
 
 
 # -- any order
