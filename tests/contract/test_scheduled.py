@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import shlex
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +20,7 @@ from asim.launchers.scheduled import ScheduledLauncher
 from asim.plan import BatchRequest, JobSpec
 from asim.settings import BsubBatchSettings, QsubBatchSettings, SbatchSettings, SgeQsubBatchSettings
 from asim.settings.batch import BatchSettings
+from asim.settings.script import Pack
 from asim.testing.contracts import LauncherContract
 from asim.testing.schedulers import FakeLSF, FakePBS
 from asim.transport.far import FarHost
@@ -61,13 +64,21 @@ def launched(word: str, environ: Mapping[str, str], place: Path, far: FarHost | 
     )
 
 
-def batches(place: Path, settings: BatchSettings) -> Callable[[str, str], JobSpec]:
-    """Specs of batch jobs, one for each."""
-    from dataclasses import replace
+def afar(word: str, environ: Mapping[str, str], place: Path, sshd: SSHServer) -> ScheduledLauncher:
+    """The same over SSH; the shell's start-up file there says where the workload manager is."""
+    other = {name: value for name, value in environ.items() if os.environ.get(name) != value}
+    lines = [f"export {name}={shlex.quote(value)}\n" for name, value in other.items()]
+    (sshd.home / ".profile").write_text("".join(lines))
+    return launched(word, {}, place, FarHost("127.0.0.1", sshd.options(username="root"), str(place)))
+
+
+def batches(place: Path, settings: BatchSettings, pack: Pack = "separate") -> Callable[[str, str], JobSpec]:
+    """Specs of batch jobs, one for each, or members of those that are submitted together."""
+    together = BatchRequest(name="e", settings=settings, pack=pack, home=f"{place}/e")
 
     def make(name: str, kind: str) -> JobSpec:
-        request = BatchRequest(name=name, settings=settings, pack="separate", home=f"{place}/{name}")
-        return replace(job(name, kind, place), batch=request)
+        alone = replace(together, name=name, home=f"{place}/{name}")
+        return replace(job(name, kind, place), batch=alone if pack == "separate" else together)
 
     return make
 
@@ -86,6 +97,29 @@ class TestSlurm(LauncherContract):
     def spec(self, tmp_path):
         """Batch jobs."""
         return batches(tmp_path, SbatchSettings(time="00:10:00"))
+
+
+class TestSlurmArray(TestSlurm):
+    """Tasks of arrays."""
+
+    @pytest.fixture
+    def anyio_backend(self):
+        """One loop is enough for what is slow."""
+        return "asyncio"
+
+    @pytest.fixture
+    def spec(self, tmp_path):
+        """Members of one request."""
+        return batches(tmp_path, SbatchSettings(time="00:10:00"), "array")
+
+
+class TestSlurmPacked(TestSlurmArray):
+    """Members of one batch job."""
+
+    @pytest.fixture
+    def spec(self, tmp_path):
+        """Members of one request."""
+        return batches(tmp_path, SbatchSettings(time="00:10:00"), "job")
 
 
 class TestSlurmProcesses(LauncherContract):
@@ -132,10 +166,8 @@ class TestSlurmFromAfar(LauncherContract):
 
     @pytest.fixture
     def launcher(self, slurm, sshd: SSHServer, tmp_path):
-        """The shell's start-up file there says where Slurm is."""
-        (sshd.home / ".bashrc").write_text(f"export SLURM_CONF={slurm.conf} PATH={slurm.env['PATH']}\n")
-        far = FarHost("127.0.0.1", sshd.options(username="root"), str(tmp_path))
-        return launched("slurm", {}, tmp_path, far)
+        """Its launcher."""
+        return afar("slurm", {**slurm.env, "SLURM_CONF": str(slurm.conf)}, tmp_path, sshd)
 
     @pytest.fixture
     def spec(self, tmp_path):
@@ -162,6 +194,15 @@ class TestSGE(LauncherContract):
     def spec(self, tmp_path):
         """Batch jobs; the shell is no login shell, which would forget the environment."""
         return batches(tmp_path, SgeQsubBatchSettings(shebang="#!/bin/bash"))
+
+
+class TestSGEFromAfar(TestSGE):
+    """The same at the other end of an SSH connection."""
+
+    @pytest.fixture
+    def launcher(self, sge, sshd: SSHServer, tmp_path):
+        """Its launcher."""
+        return afar("sge", sge.env, tmp_path, sshd)
 
 
 class TestFakePBS(LauncherContract):
@@ -196,3 +237,33 @@ class TestFakeLSF(LauncherContract):
     def spec(self, tmp_path):
         """Batch jobs."""
         return batches(tmp_path, BsubBatchSettings(nodes=1))
+
+
+class TestFakePBSFromAfar(TestFakePBS):
+    """The same at the other end of an SSH connection."""
+
+    @pytest.fixture
+    def anyio_backend(self):
+        """One loop is enough for what is slow."""
+        return "asyncio"
+
+    @pytest.fixture
+    def launcher(self, sshd: SSHServer, tmp_path):
+        """Its launcher, with the fake's commands first in PATH."""
+        with FakePBS(tmp_path / "pbs", poll=0.1) as fake:
+            yield afar("pbs", {"PATH": f"{fake.bin}:{os.environ['PATH']}"}, tmp_path, sshd)
+
+
+class TestFakeLSFFromAfar(TestFakeLSF):
+    """The same at the other end of an SSH connection."""
+
+    @pytest.fixture
+    def anyio_backend(self):
+        """One loop is enough for what is slow."""
+        return "asyncio"
+
+    @pytest.fixture
+    def launcher(self, sshd: SSHServer, tmp_path):
+        """Its launcher, with the fake's commands first in PATH."""
+        with FakeLSF(tmp_path / "lsf") as fake:
+            yield afar("lsf", {"PATH": f"{fake.bin}:{os.environ['PATH']}"}, tmp_path, sshd)
