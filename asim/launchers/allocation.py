@@ -87,11 +87,11 @@ class Allocation:
 
     async def _start(self, sink: Sink) -> NodeAgents:
         environ = self._config.environ
-        allocation = allocation_of(self._launcher, environ)
+        words, allocation = ways(self._launcher, environ), allocation_of(self._launcher, environ)
         if not allocation or self.tasks is None:
             what = "only inside an allocation: in salloc, or when the driver itself runs in a batch job"
             raise UnsupportedError(allowed("placement", "agent", what))
-        way, hosts = await self._way(), await self._hosts()
+        way, hosts = await self._way(words), await self._hosts()
         flavor = await self._flavor() if way == "mpirun" else None
         agents = self._starting = NodeAgents(self._run, self._folder, self._config.python, self._grace, sink)
         holding = self._holding = anyio.CancelScope()
@@ -121,9 +121,8 @@ class Allocation:
                 await self._host().files([("remove", secret), ("remove", start)])
         return agents
 
-    async def _way(self) -> str:
-        """The program that starts agents here."""
-        words = ways(self._launcher, self._config.environ)
+    async def _way(self, words: Sequence[str]) -> str:
+        """The first of these programs that is here."""
         for word in words:
             if await to_thread.run_sync(partial(shutil.which, word, path=self._config.search_path)):
                 return word

@@ -14,7 +14,7 @@ CHOICE = "ASIM_AGENT_STARTER"
 OWN = {"slurm": "srun", "pbs": "pbsdsh", "pals": "pbsdsh", "torque": "pbsdsh", "sge": "qrsh", "lsf": "blaunch"}
 """Each workload manager's own."""
 OTHERS = ("ssh", "mpirun")
-"""Those that need no more than names of hosts. ssh first: one agent that dies takes no other with it."""
+"""Those that need no more than names of hosts. ssh first: there is one in every PATH, and it is the same everywhere."""
 
 _JOBS = {"slurm": ("SLURM_JOB_ID", "SLURM_JOBID"), "lsf": ("LSB_JOBID",), "sge": ("JOB_ID",)}
 _JOBS |= dict.fromkeys(("pbs", "pals", "torque"), ("PBS_JOBID",))
@@ -29,6 +29,11 @@ import os, sys
 environ = {environ!r}
 environ.update((name, os.environb[name]) for name in {own!r} if name in os.environb)
 environ.update([(b"NCPUS", os.fsencode(sys.argv[1]))] if sys.argv[1] else [])
+child = os.fork()
+if child:
+    status = os.waitpid(child, 0)[1]
+    sys.exit(os.WEXITSTATUS(status) if os.WIFEXITED(status) else 128 + os.WTERMSIG(status))
+os.setsid()
 os.execve(sys.executable, [sys.executable] + sys.argv[2:], environ)
 """
 
@@ -45,7 +50,9 @@ def ways(launcher: str, environ: Mapping[str, str]) -> Sequence[str]:
     :raises ConfigError: the user's choice is none of them.
     """
     if launcher not in OWN:
-        raise UnsupportedError(allowed("placement", "agent", f"the {launcher} launcher has no allocations"))
+        raise UnsupportedError(
+            allowed("placement", "agent", f"only inside an allocation, and the {launcher} launcher has none")
+        )
     known = (OWN[launcher],) if launcher == "slurm" else (OWN[launcher], *OTHERS)
     word = environ.get(CHOICE)
     if word and word not in known:
@@ -67,7 +74,7 @@ def hosts_of(launcher: str, environ: Mapping[str, str], nodefile: str) -> list[s
         return _repeated(environ["LSB_MCPU_HOSTS"].split())
     rows = [line.split() for line in nodefile.splitlines() if line.strip()]
     if launcher == "sge":  # host, slots, queue, processors
-        return [host for row in rows for host in _repeated(row[:2])]
+        return [row[0] for row in rows for _ in range(int(row[1]) if row[1:] and row[1].isdecimal() else 1)]
     return [row[0] for row in rows]
 
 
@@ -82,6 +89,9 @@ def _repeated(words: Sequence[str]) -> list[str]:
 
 def loader(environ: Mapping[str, str]) -> str:
     """A program that runs another with this environment, but for what is each node's own: most ways pass on none.
+
+    The other is in a session of its own. What kills a job's session or process group there (Grid Engine, PBS) leaves
+    members, which have theirs; so it must leave the agent too, who stops them when the driver is gone.
 
     Its arguments: how many CPUs the node has for us, or "", and those of the interpreter for the other.
     """
@@ -113,18 +123,19 @@ def starters(
         flags = ("--overlap", "--nodes", count, "--ntasks", count, "--ntasks-per-node", "1", "--cpu-bind", "none")
         quiet = ("--kill-on-bad-exit=0", "--wait=0", "--input", "none", "--job-name", "asim-agents")
         return [("srun", "--jobid", allocation, *flags, *quiet, *command)]
+    words = (command[0], "-I", "-S", "-E", path)
     if not hosts:
-        return [tuple(command)]
+        return [(*words, "1" if launcher == "sge" else "", *command[1:])]  # outside a parallel environment: one slot
     unique = list(dict.fromkeys(hosts))
     # PBS lists a host once for each MPI process that was asked for; how many CPUs that has is in NCPUS
     cpus = {host: "" if launcher in ("pbs", "pals") else str(hosts.count(host)) for host in unique}
-    words = {host: (command[0], "-I", "-S", "-E", path, cpus[host], *command[1:]) for host in unique}
+    agents = {host: (*words, cpus[host], *command[1:]) for host in unique}
     if way == "mpirun":  # the same for all: what the smallest has room for
-        return [(*_mpirun(unique, flavor), *words[min(unique, key=hosts.count)])]
+        return [(*_mpirun(unique, flavor), *agents[min(unique, key=hosts.count)])]
     if way == "pbsdsh":  # takes words as they are; the others join them for a shell
-        return [("pbsdsh", "-n", str(hosts.index(host)), "--", *words[host]) for host in unique]
+        return [("pbsdsh", "-n", str(hosts.index(host)), "--", *agents[host]) for host in unique]
     before = {"qrsh": ("qrsh", "-inherit", "-nostdin"), "blaunch": ("blaunch",), "ssh": _SSH}[way]
-    return [(*before, host, *map(shlex.quote, words[host])) for host in unique]
+    return [(*before, host, *map(shlex.quote, agents[host])) for host in unique]
 
 
 def _mpirun(hosts: Sequence[str], flavor: Flavor | None) -> tuple[str, ...]:
