@@ -137,7 +137,7 @@ class Scheduler:
         for party, share in shares.items():
             party.answer(found, share if whole else [job for job in share if job in found], posed, False)
         await self._judge(by, shares)
-        ours = {*ids, *(job for job in found if job.partition(".")[0] in ids)}
+        ours = {*ids, *(job for job in found if not {job.partition(".")[0], job.partition("_")[0]}.isdisjoint(ids))}
         return sorted(ours.intersection(dialect.lingering(found)))
 
     async def _judge(self, by: Party, parties: Iterable[Party]) -> None:

@@ -18,6 +18,7 @@ class Member:
     :ivar held: it was killed by a signal; why is not known yet.
     :ivar said: what the scheduler said last while it had not ended.
     :ivar verdict: the scheduler's word about the end of its job or task, and when that came.
+    :ivar doubted_at: when the accounting was first asked about that end; None: it was not.
     :ivar missed_at: since when no answer mentions it, though one should; the last of these came at ``gone_at``.
     """
 
@@ -32,6 +33,7 @@ class Member:
     verdict: JobStatus | None = None
     verdict_at: float = 0.0
     judged: bool = False
+    doubted_at: float | None = None
     said: tuple[JobState, str] | None = None
     missed_at: float | None = None
     gone_at: float = 0.0

@@ -51,6 +51,8 @@ _OWN_TORQUE = {-10: "over its limit of memory", -11: "over its limit of time", -
 _WALLTIME = -29
 _WALLTIME_TORQUE = -11
 _DELETED = "91"
+UNDELIVERED = "Stageout_status 0"
+"""What a reason has when output was not delivered."""
 
 
 # --- text
@@ -239,5 +241,5 @@ def _with_output(reason: str, attributes: Attributes) -> str:
     """Undelivered output is told, whatever else happened: nothing but this attribute shows it."""
     if attributes.get("Stageout_status") != "0":
         return reason
-    lost = f"Stageout_status 0: its output could not be delivered to {attributes.get('Output_Path', 'its place')}"
+    lost = f"{UNDELIVERED}: its output could not be delivered to {attributes.get('Output_Path', 'its place')}"
     return f"{reason}; {lost}" if reason else lost

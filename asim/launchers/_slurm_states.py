@@ -40,6 +40,8 @@ _WHY = {
     "RECONFIG_FAIL": "a node could not be set up for it",
     "TIMEOUT": "it reached its time limit",
 }
+NEVER_RUNS = "DependencyNeverSatisfied"
+"""Why a job waits that Slurm leaves in its queue for ever, unless the site has set ``kill_invalid_depend``."""
 _OWN_CODE = frozenset({"COMPLETED", "FAILED", "OUT_OF_MEMORY", "CANCELLED"})
 """States in which the exit code is the job's own. In the others Slurm makes one up: a node that is lost says 1."""
 _NO_OUTPUT = 53
@@ -64,6 +66,9 @@ def evidence(
     name, _, by = word.partition(" by ")
     state = _STATES.get(name, JobState.PENDING)
     reason = "" if reason in ("None", "(null)") else reason
+    if state is JobState.PENDING and reason == NEVER_RUNS:
+        words = f"{NEVER_RUNS}: a job that it depends on did not end as it must"
+        return JobStatus(JobState.CANCELLED, 0.0, None, words)
     if not state.terminal:
         told = "" if name in ("RUNNING", "PENDING") else name
         again = "" if restarts in ("", "0") else f"requeued {restarts} time{'s' if restarts != '1' else ''}"

@@ -48,7 +48,7 @@ class Allocation:
         self._run, self._folder, self._grace = run, folder, grace
         self._agents: NodeAgents | None = None
         self._starting: NodeAgents | None = None
-        self._holding = anyio.CancelScope()
+        self._holding: anyio.CancelScope | None = None  # a scope cannot be made outside an event loop
         self._closed = False
         self._lock = anyio.Lock()
         self.tasks: TaskGroup | None = None
@@ -66,7 +66,8 @@ class Allocation:
             if self._agents is not None and self._agents.gone:  # with its members; others can do without it
                 await self._agents.aclose()
                 self._agents = None
-                self._holding.cancel()  # whatever still waits for a node that is lost
+                if self._holding is not None:
+                    self._holding.cancel()  # whatever still waits for a node that is lost
             if self._agents is None:
                 self._agents = await self._start(sink)
         return self._agents

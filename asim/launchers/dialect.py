@@ -73,6 +73,9 @@ class Dialect(Protocol):
     :ivar index: a POSIX shell expression that gives a task its number, from 0: ``${SLURM_ARRAY_TASK_ID}``.
     :ivar least: the smallest array that it takes (PBS: 2); smaller ones are submitted as plain jobs.
     :ivar most: the largest array that every site takes.
+
+    One that has ``undelivered`` besides puts a job's output in place after its end: words that the reason of an ended
+    job has when that failed. It is then asked once more about jobs whose members have told their ends.
     """
 
     name: str

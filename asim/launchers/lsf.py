@@ -25,10 +25,16 @@ _IDS = 1000
 """Ids in one command."""
 _FIELDS = "jobid jobindex stat exit_code exit_reason pend_reason job_description"
 _SUBMITTED = re.compile(r"Job <(\d+)> is submitted")
-_BUSY = re.compile(r"threshold reached|limit .*reached|not responding|try(ing)? (again|later)|is down", re.IGNORECASE)
-_UNSURE = re.compile(
-    r"sending/receiving|(send|receive|sending|receiving) a message|timed out|communication", re.IGNORECASE
+_BUSY = re.compile(
+    r"threshold reached|limit .*reached|not responding|try(ing)? (again|later)|is down|connection refused",
+    re.IGNORECASE,
 )
+_UNSURE = re.compile(
+    r"sending/receiving|(send|receive|sending|receiving) a message|time[d ]*out|communication|LSF library call"
+    r"|connection (was )?(reset|closed|aborted)|broken pipe|end of file|protocol",
+    re.IGNORECASE,
+)
+_UNSENT = re.compile("not submitted|connection refused", re.IGNORECASE)
 _NO_JOB = re.compile(r"is not found|No (unfinished |matching )?job found", re.IGNORECASE)
 _KILLED = re.compile(
     r"is being (terminated|signaled)|already finished|No matching job found|is not found", re.IGNORECASE
@@ -89,7 +95,7 @@ class LSF:
         match = _SUBMITTED.search(said)
         if match:
             return match[1]
-        if not done.code or done.code < 0 or (_UNSURE.search(said) and "not submitted" not in said):
+        if not done.code or done.code < 0 or (_UNSURE.search(said) and not _UNSENT.search(said)):
             raise SchedulerError(f"nobody knows whether the job was taken: {done.words()}", done)
         raise SubmitError(f"LSF refused the job: {done.words()}", transient=_BUSY.search(said) is not None)
 

@@ -17,7 +17,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 
 from ..errors import SubmitError
-from ._qstat import Attributes, evidence, from_json, from_plain
+from ._qstat import UNDELIVERED, Attributes, evidence, from_json, from_plain
 from .base import JobStatus
 from .dialect import Batch, Command, Completed, SchedulerError
 
@@ -27,10 +27,16 @@ _ID = re.compile(r"\d+(\[\])?(\.\S+)?")
 _BEFORE_DOT = re.compile(r"(\d+)(?:\[\d*\])?(.*)")
 _ANSWERS = frozenset({0, 1, 35, 55, 153})
 """Exit codes of ``qstat`` with which the jobs that it knows are printed: some of the others are finished or unknown."""
-_BUSY_CODES = frozenset({162, 163, 164, 181, 185, 186})
-"""Low bytes of errors that pass: connection, system, protocol, no more connections, no server."""
+_BUSY_CODES = frozenset({162, 185, 186})
+"""Low bytes of errors that pass: no connection, no more connections, no server."""
 _NO_SUCH_HOST = 160
-_BUSY_WORDS = re.compile(r"would exceed|maximum number of|cannot connect|try again|timed? ?out", re.IGNORECASE)
+_BUSY_WORDS = re.compile(r"would exceed|maximum number of|cannot connect|try again", re.IGNORECASE)
+_UNSURE_CODES = frozenset({162, 163, 183})
+"""Low bytes of a system error, an internal one, and an answer that breaks off: the job may have been taken before."""
+_UNSURE_WORDS = re.compile(
+    r"end of file|protocol|timed? ?out|connection reset|broken pipe|premature|communication failure", re.IGNORECASE
+)
+_UNSENT = "cannot connect to server"
 _GONE = re.compile(
     r"Unknown Job Id (?!\S*\[\d+,)|Job has finished|finished array subjob|invalid state for job.*COMPLETE"
 )
@@ -43,6 +49,7 @@ class PBS:
     Deletes with SIGTERM, and SIGKILL after the server's ``kill_delay`` (10 s).
 
     :param torque: Torque: arrays by ``-t``, no history by ``-x``, no JSON, state ``C``.
+    :ivar undelivered: see :class:`~asim.launchers.dialect.Dialect`.
     :ivar history: whether ``qstat -x`` is believed to work.
     :ivar json: whether ``qstat -F json`` is believed to work.
     :ivar wide: whether ``qstat -w`` is; without it lines are folded, which loses nothing that is read here.
@@ -54,6 +61,7 @@ class PBS:
     def __init__(self, *, torque: bool = False) -> None:
         self.torque = torque
         self.name = "torque" if torque else "pbs"
+        self.undelivered = "" if torque else UNDELIVERED
         self.history = self.json = self.wide = not torque
         self.index = "${PBS_ARRAYID:?}" if torque else "${PBS_ARRAY_INDEX:?}"
 
@@ -75,6 +83,9 @@ class PBS:
             return last  # whatever the code: with -W block=true it is the job's
         if not done.code:
             raise SchedulerError(f"qsub printed no job id: {done.words()}", done)
+        unsure = done.code in _UNSURE_CODES or _UNSURE_WORDS.search(done.stderr) is not None
+        if unsure and _UNSENT not in done.stderr:
+            raise SchedulerError(f"nobody knows whether the job was taken: {done.words()}", done)
         busy = done.code in _BUSY_CODES or _BUSY_WORDS.search(done.stderr) is not None
         raise SubmitError(f"PBS refused the job: {done.words()}", transient=busy and done.code != _NO_SUCH_HOST)
 

@@ -15,6 +15,7 @@ import anyio
 
 from ..config import Config
 from ..errors import AgentError, AsimError, FileActionError
+from ._deliveries import Deliveries
 from ._driver import Scheduler, shared
 from ._lasting import LastingAgent
 from ._notes import Notes
@@ -71,12 +72,13 @@ class ScheduledLauncher:
         assert capabilities.dialect is not None
         self.name, self.capabilities = capabilities.launcher, capabilities
         self._dialect = capabilities.dialect
-        self._agent = LastingAgent(agent, lambda: bool(self._tracker or self._submitting.pending))
+        self._agent = LastingAgent(agent, lambda: self._follows or bool(self._submitting.pending))
         self._stopping: set[JobKey] = set()
         self._where, self._run, self._throttle, self._grace = where, run, throttle, grace
         self._experiment, self._polls = experiment, (min_poll, max_poll)
         self._folders = Folders.of(experiment, run)
-        self._tracker = Tracker(lost_after)
+        self._deliveries = Deliveries(self.name, getattr(self._dialect, "undelivered", ""))
+        self._tracker = Tracker(lost_after, self._deliveries.expect)
         self._allocation = Allocation(self.name, config, run, self._folders.scripts, grace, self._host)
         self._scheduler: Scheduler | None = None
         self._sink: Sink = lambda _: None
@@ -163,6 +165,8 @@ class ScheduledLauncher:
         try:
             await self._end()
             await self._notes.write_down()
+            if keep != "all":
+                await self._deliveries.done()
         finally:
             self._closed = self._agent.closed = True
             self._wake()
@@ -192,14 +196,14 @@ class ScheduledLauncher:
     async def _poll(self) -> None:
         while not self._closed:
             scheduler = self._scheduler
-            if scheduler is None or (not self._tracker and self._agent.broken is None):
+            if scheduler is None or (not self._follows and self._agent.broken is None):
                 await self._news.wait()
                 continue
             try:
                 await self._agent.mend()
                 await scheduler.wait(self._tracker.due(anyio.current_time()))
                 self._tell(self._tracker.settle(anyio.current_time()))
-                if self._tracker:
+                if self._follows:
                     await scheduler.ask(self)
                 self._tell(self._tracker.settle(anyio.current_time()))
                 await self._notes.write_down()
@@ -219,11 +223,12 @@ class ScheduledLauncher:
         return not self._leaving.is_set()
 
     def watched(self) -> list[str]:
-        return self._tracker.jobs()
+        return [*self._tracker.jobs(), *self._deliveries.jobs()]
 
     def answer(self, found: Mapping[str, JobStatus], asked: Sequence[str], posed: float, final: bool) -> None:
         now = anyio.current_time()
         self._tell(self._tracker.statuses(found, asked, posed, now, final))
+        self._deliveries.answer(found, asked)
         if final:
             self._tracker.judged(asked)
             self._tell(self._tracker.settle(now))
@@ -232,6 +237,10 @@ class ScheduledLauncher:
         return self._tracker.doubtful(anyio.current_time())
 
     # -- inside
+
+    @property
+    def _follows(self) -> bool:
+        return bool(self._tracker or self._deliveries)
 
     @property
     def _inner(self) -> LocalLauncher:

@@ -45,7 +45,16 @@ _WORDS = {
     _KILLED: "it was killed or deleted",
 }
 _GONE = re.compile(r"does not exist|not found|has (?:already )?(?:been )?(?:registered|deleted)|already in deletion")
-_UNSURE = ("Error reading answer list", "got no answer", "timeout", "timed out", "closed the connection")
+_UNSURE = (
+    "Error reading answer list",
+    "got no answer",
+    "failed receiving gdi request",
+    "got read error",
+    "timeout",
+    "timed out",
+    "closed the connection",
+    "Connection reset",
+)
 _LATER = (
     "unable to send message to qmaster",
     "unable to contact qmaster",

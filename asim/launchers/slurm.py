@@ -8,7 +8,7 @@ from itertools import accumulate
 
 from ..errors import SubmitError, UnsupportedError, allowed
 from ..settings import SbatchSettings
-from ._slurm_states import doubtful, evidence, ids
+from ._slurm_states import NEVER_RUNS, doubtful, evidence, ids
 from .base import JobStatus
 from .dialect import Batch, Command, Completed, SchedulerError
 
@@ -44,18 +44,36 @@ _BAD_FORMAT = "Invalid job format"
 """squeue does not know a column, prints what is left all the same, and ends with 0."""
 _NEVER = (_BAD_FORMAT, "Invalid field", "nrecognized option", "Invalid job id")
 """What no repetition can help against."""
+_FAILED = "Batch job submission failed:"
+"""What sbatch says last; what it says before is about attempts that it made again by itself."""
 _UNSURE = (
+    "(send failure)",
+    "(receive failure)",
+    "(shutdown failure)",
+    "Message send failure",
+    "Message receive failure",
+    "Communication shutdown failure",
+    "Unexpected missing socket error",
+    "Received zero length message",
+    "Received message length < 0",
+    "Failed to send entire message",
+    "Header lengths are longer",
     "Socket timed out",
     "Zero Bytes were transmitted",
-    "Connection reset by peer",
-    "Transport endpoint is not connected",
-    "Unexpected message received",
-    "Unspecified error",
     "Insane message length",
+    "Unexpected message received",
+    "Protocol authentication error",
+    "Unspecified error",
+    "Connection reset by peer",
+    "Connection timed out",
+    "Broken pipe",
+    "Transport endpoint is not connected",
 )
-"""After these nobody knows whether the controller took the job."""
+"""After these nobody knows whether the controller took the job: the request may have arrived, and the answer been lost."""
+_UNSENT = "auth_g_create"
+"""What fails is to sign the request (munge is down on this host), so none was sent."""
 _LATER = (
-    "Unable to contact slurm controller",
+    "Unable to contact slurm controller (connect failure)",
     "standby mode",
     "not responding",
     "temporarily unable to accept",
@@ -104,7 +122,8 @@ class Slurm:
                 return job
             raise SchedulerError(f"sbatch printed no job id: {done.stdout.strip()!r}", done)
         said = done.stdout + done.stderr
-        if done.code is None or done.code < 0 or not said.strip() or _has(said, _UNSURE):
+        lost = _has(said.rpartition(_FAILED)[2], _UNSURE) and _UNSENT not in said
+        if done.code is None or done.code < 0 or not said.strip() or lost:
             raise SchedulerError(done.words(), done)
         raise SubmitError(done.words(), transient=_passes(said))
 
@@ -153,8 +172,10 @@ class Slurm:
         return {job: status for job, status in found.items() if status.state.terminal}
 
     def lingering(self, found: Mapping[str, JobStatus]) -> list[str]:
-        """None do."""
-        return []
+        """Jobs that wait for what can never happen; a whole array's number where that holds for all its tasks."""
+        stuck = [job for job, status in found.items() if status.reason.startswith(NEVER_RUNS)]
+        others = {_base(job) for job in found.keys() - set(stuck)}
+        return list(dict.fromkeys(job if _base(job) in others else _base(job) for job in stuck))
 
     def cancel(self, jobs: Sequence[str]) -> list[Command]:
         """``scancel``: SIGTERM, and SIGKILL after the site's ``KillWait``."""

@@ -7,7 +7,7 @@ had a chance to say why (walltime, a lost node, a cancel). That a job is in no a
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Literal
 
 from ..status import JobState
@@ -20,7 +20,7 @@ SETTLE = 2.0
 HELD = 20.0
 """Seconds after which a member that was killed in a job that goes on counts as failed."""
 JUDGE = 30.0
-"""Seconds that the accounting is waited for when it does not answer; then the files and the queue decide."""
+"""Seconds that the accounting is waited for once it was asked; then the files and the queue decide."""
 Evidence = list[tuple[JobKey, JobStatus]]
 
 
@@ -28,10 +28,11 @@ class Tracker:
     """All batch jobs of one experiment that have not ended.
 
     :param lost_after: seconds without a trace after which a job is LOST.
+    :param on_over: called with each job when all of its members have ended.
     """
 
-    def __init__(self, lost_after: float) -> None:
-        self._lost_after = lost_after
+    def __init__(self, lost_after: float, on_over: Callable[[BatchJob], None] = lambda _: None) -> None:
+        self._lost_after, self._on_over = lost_after, on_over
         self._jobs: dict[str, BatchJob] = {}
         self._members: dict[JobKey, Member] = {}
         self._early: dict[JobKey, list[tuple[str, str]]] = {}
@@ -195,7 +196,7 @@ class Tracker:
     def _status(self, member: Member, status: JobStatus, posed: float, now: float, final: bool) -> Evidence:
         if not status.state.terminal:
             if not final:  # the queue has taken an end back: it runs again
-                member.verdict, member.judged = None, False
+                member.verdict, member.judged, member.doubted_at = None, False, None
             if status.state is JobState.PENDING and member.started_at is not None:
                 if final or posed <= member.started_at + SETTLE:
                     return []  # the answer is older than the start
@@ -209,8 +210,11 @@ class Tracker:
         return []
 
     def doubtful(self, now: float) -> list[str]:
-        """Jobs that the accounting should be asked about: ended, or gone, and nothing has said how."""
-        found = (m for m in self._members.values() if m.missed_at is not None or (self._ripe(m, now) and not m.judged))
+        """Jobs that the accounting is to be asked about now: ended, or gone, and nothing has said how."""
+        members = self._members.values()
+        found = [m for m in members if m.missed_at is not None or (self._ripe(m, now) and not m.judged)]
+        for member in found:
+            member.doubted_at = now if member.doubted_at is None else member.doubted_at
         return list(dict.fromkeys(member.job for member in found))
 
     def judged(self, jobs: Iterable[str]) -> None:
@@ -225,7 +229,7 @@ class Tracker:
         for member in list(self._members.values()):
             seen_since = self._jobs[member.job].seen_at > member.held_at
             goes_on = not member.verdict and now > member.held_at + HELD and seen_since
-            known = member.judged or now >= member.verdict_at + JUDGE
+            known = member.judged or (member.doubted_at is not None and now >= member.doubted_at + JUDGE)
             if (self._ripe(member, now) and known) or (member.held and goes_on):
                 out += self._conclude(member)
             elif member.missed_at is not None:
@@ -245,8 +249,9 @@ class Tracker:
 
     def due(self, now: float) -> float:
         """Seconds until :meth:`settle` or :meth:`doubtful` may have something new."""
-        known = (member for member in self._members.values() if member.verdict)
-        times = [m.verdict_at + (SETTLE if m.judged or now < m.verdict_at + SETTLE else JUDGE) for m in known]
+        known = [member for member in self._members.values() if member.verdict]
+        times = [m.verdict_at + SETTLE for m in known if m.judged or now < m.verdict_at + SETTLE]
+        times += [m.doubted_at + JUDGE for m in known if m.doubted_at is not None and not m.judged]
         return max(0.05, min(times) - now) if times else 3600.0
 
     def _ripe(self, member: Member, now: float) -> bool:
@@ -284,6 +289,7 @@ class Tracker:
         del job.members[member.key]
         if not job.members:
             del self._jobs[member.job]
+            self._on_over(job)
         return [(member.key, status)]
 
 

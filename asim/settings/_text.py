@@ -133,15 +133,15 @@ def given(args: Mapping[str, Value]) -> dict[str, str | None]:
 # --- lines of a script
 
 
-def command_line(argv: Sequence[str], env: Mapping[str, str | None] | None = None) -> str:
-    """One command for a POSIX shell that gives a program exactly ``argv``, with ``env`` set, or unset where None."""
+def command_words(argv: Sequence[str], env: Mapping[str, str | None] | None = None) -> list[str]:
+    """One command that gives a program exactly ``argv``, with ``env`` set, or unset where None; not quoted yet."""
     if not env:
-        return shlex.join(argv)
+        return list(argv)
     unset = [word for name, value in env.items() if value is None for word in ("-u", name)]
     sets = [f"{name}={value}" for name, value in env.items() if value is not None]
     # env(1) would take a program with "=" in its path for one more variable; a shell in between does not
     inner = ("sh", "-c", 'exec "$0" "$@"') if "=" in argv[0] else ()
-    return shlex.join(["env", *unset, *sets, *inner, *argv])
+    return ["env", *unset, *sets, *inner, *argv]
 
 
 def directive_value(field: str, value: str) -> str:

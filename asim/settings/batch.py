@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Self
 
-from ..errors import ConfigError, ConfigTypeError, allowed
+from ..errors import ConfigError, ConfigTypeError, UnsupportedError, allowed
 from ._text import (
     LOG,
     Text,
@@ -58,6 +59,10 @@ class BatchSettings:
     """Setter -> option."""
     BARE: ClassVar[bool] = True
     """Whether None and "" are options without value; otherwise they are refused."""
+    ARRAYS: ClassVar[frozenset[str]] = frozenset()
+    """Options that would run the script several times."""
+    REPLACED: ClassVar[str] = ""
+    """What the system does not leave as it is in the path of an output file (a regular expression); "": nothing."""
     FORWARDS: ClassVar[bool] = False
     """Whether a signal that the scheduler sends may reach the script alone, which then passes it on."""
     _flag = staticmethod(flag_short)
@@ -144,6 +149,7 @@ class BatchSettings:
         """The scheduler's lines at the head of the script.
 
         :raises ConfigError: an option's value has a line break, or lacks its value.
+        :raises UnsupportedError: an option would make an array, or the system would write to other files than ours.
         """
         texts = [*self._fixed(context), *self.format_batch_args()]
         for text in texts:
@@ -173,11 +179,22 @@ class BatchSettings:
 
     def _fixed(self, context: BatchContext) -> list[str]:
         """Name and output files."""
+        self._check_files(context)
         fixed = {"o": context.stdout, "e": context.stderr, "N": context.name}
         return [text for key, value in fixed.items() for text in self._option(key, value)]
 
+    def _check_files(self, context: BatchContext) -> None:
+        """Refuse output files that would be others."""
+        for field, path in (("stdout", context.stdout), ("stderr", context.stderr)):
+            if self.REPLACED and (found := re.search(self.REPLACED, path)):
+                what = f"{self.batch_cmd} does not leave {found[0]!r} in it as it is: use another exp_path or name"
+                raise UnsupportedError(allowed(field, path, what))
+
     def _options(self, args: Mapping[str, Value]) -> list[str]:
         for key, value in args.items():
+            if key in self.ARRAYS and value is not False:
+                what = 'would run every member once in each task; pack="array" makes the members the tasks of an array'
+                raise UnsupportedError(allowed(f"batch_args[{key!r}]", value, what))
             if not self.BARE and (value is None or value == ""):
                 what = "needs a value (True for an option that has none)"
                 raise ConfigError(allowed(f"batch_args[{key!r}]", value, what))

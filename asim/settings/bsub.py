@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
+from ..errors import UnsupportedError, allowed
 from ._text import LOG, Text, Value, checked, directive_value, names, program, whole
 from .batch import BatchContext, BatchSettings
 
@@ -22,6 +23,7 @@ class BsubBatchSettings(BatchSettings):
     """
 
     PREFIX = "#BSUB"
+    REPLACED = "%[IJ]"
     FLAGS: ClassVar[Mapping[str, str]] = {"set_nodes": "nnodes", "set_queue": "q", "set_tasks": "n"}
 
     def __init__(
@@ -90,6 +92,11 @@ class BsubBatchSettings(BatchSettings):
         return {"alloc_flags": " ".join(flags)} if flags else {}
 
     def _fixed(self, context: BatchContext) -> list[str]:
+        self._check_files(context)
+        for field, name in (("name", context.name), ("batch_args['J']", str(self.batch_args.get("J") or ""))):
+            if "[" in name:
+                what = 'bsub would make an array of it, and run every member in each task; use pack="array"'
+                raise UnsupportedError(allowed(field, name, what))
         optional = {"W": self.walltime, "P": self.project}
         fixed = {"J": context.name, "o": context.stdout, "e": context.stderr}
         both = {**{key: value for key, value in optional.items() if value}, **fixed}

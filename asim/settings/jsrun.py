@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from os import PathLike
 from typing import Any, ClassVar
 
-from ..errors import ConfigError, allowed
+from ..errors import ConfigError, UnsupportedError, allowed
 from ._text import Text, Value, checked, flag_gnu, scalar, whole, words
 from .base import RunSettings, StepContext
 
@@ -154,6 +154,10 @@ class JsrunSettings(RunSettings):
         return not self.erf and super().placeless(launcher)
 
     def _head(self, context: StepContext) -> list[str]:
+        for field, path in (("stdout", context.stdout), ("stderr", context.stderr)):
+            if "%" in path:
+                what = "jsrun replaces % and the next letter in the paths of output files: use another exp_path or name"
+                raise UnsupportedError(allowed(field, path, what))
         files = ["--stdio_stdout", self._suffixed(context.stdout), "--stdio_stderr", self._suffixed(context.stderr)]
         return ["--chdir", context.cwd, *files, *self._env_flags(self._union("_own_env"))]
 

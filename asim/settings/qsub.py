@@ -25,6 +25,8 @@ class QsubBatchSettings(BatchSettings):
 
     PREFIX = "#PBS"
     BARE = False
+    ARRAYS = frozenset({"J", "t"})
+    REPLACED = r"\^array_index\^"
     FLAGS: ClassVar[Mapping[str, str]] = {"set_queue": "q", "set_account": "A"}
 
     def __init__(

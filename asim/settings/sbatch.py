@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
@@ -24,6 +25,7 @@ class SbatchSettings(BatchSettings):
 
     PREFIX = "#SBATCH"
     FORWARDS = True
+    ARRAYS = frozenset({"array", "a"})
     FLAGS: ClassVar[Mapping[str, str]] = {
         "set_nodes": "nodes",
         "set_hostlist": "nodelist",
@@ -101,5 +103,19 @@ class SbatchSettings(BatchSettings):
         return (self.batch_cmd, "--parsable", script)
 
     def _fixed(self, context: BatchContext) -> list[str]:
-        fixed = {"output": context.stdout, "error": context.stderr, "job-name": context.name}
+        fixed = {"output": _pattern(context.stdout), "error": _pattern(context.stderr), "job-name": context.name}
         return [text for key, value in fixed.items() for text in self._option(key, value)]
+
+    def _option(self, key: str, text: str | None) -> list[str]:
+        """In its lines sbatch takes ``#`` for the beginning of a comment, and a backslash away also inside quotes."""
+        if text is not None and not (len(text) > 1 and text[0] == text[-1] and text[0] in "'\""):
+            text = text.replace("\\", "\\\\")
+            text = shlex.quote(text) if "#" in text and "\n" not in text and "\r" not in text else text
+        return super()._option(key, text)
+
+
+def _pattern(path: str) -> str:
+    """A path as Slurm takes those of output files: ``%`` begins what it replaces, but not beside a backslash, which
+    makes of the next character what it is.
+    """
+    return path.replace("\\", "\\\\") if "\\" in path else path.replace("%", "%%")

@@ -5,7 +5,7 @@ is there whole or not at all:
 
 ``<key>.<n>.start``  ``<time> <host> <pid>``
 ``<key>.<n>.end``    ``<exit code> <time> [what went wrong, in words]``; 128 + n is death by signal n, as shells have it;
-                     the words "time limit" tell that it was stopped at its own
+                     higher than 192 is no signal; the words "time limit" tell that it was stopped at its own
 
 ``n`` counts from 0 and grows when the scheduler runs the script again (requeue); members that had come to an end of
 their own are then left alone. A file ``<key>`` in the directory of stops ends a member, or keeps it from starting; one
@@ -18,17 +18,18 @@ import re
 import shlex
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from functools import lru_cache
+from typing import Literal, NamedTuple
 
-from ._text import command_line
+from ._arrays import array, joined
+from ._text import command_words
 
 Environment = tuple[tuple[str, str | None], ...]
 Pack = Literal["job", "array", "separate"]
 PACKS: tuple[Pack, ...] = ("job", "array", "separate")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Member:
+class Member(NamedTuple):
     """One command of a batch script.
 
     :ivar key: the name that its files have.
@@ -128,7 +129,7 @@ asim_guard() {
   case $asim_got in *TERM*) asim_stop "$1" & ;; ?*) eval "$asim_forward" ;; esac
   asim_wait "$1"
   trap '' TERM USR1 USR2
-  [ "$asim_code" -le 128 ] || asim_got=TERM
+  [ "$asim_code" -le 128 ] || [ "$asim_code" -gt 192 ] || asim_got=TERM
   case $asim_got in *TERM*)
     for asim_i in 1 2 3; do
       asim_all=$(asim_lost)
@@ -139,7 +140,7 @@ asim_guard() {
   exit "$asim_code"
 }
 asim_timer() {
-  trap '[ "$!" = "$asim_child" ] || kill "$!"; exit' TERM
+  trap '[ "$!" = "$asim_child" ] || kill -KILL "$!"; exit' TERM
   sleep "$asim_limit" &
   wait "$!"
   true > "$asim_ends/.$asim_key.$asim_n.late"
@@ -151,7 +152,7 @@ asim_member() {
   shift 5
   while [ -e "$asim_ends/$asim_key.$asim_n.start" ]; do
     if read -r asim_code asim_rest 2>/dev/null < "$asim_ends/$asim_key.$asim_n.end"; then
-      [ "$asim_code" -gt 128 ] && [ "${asim_rest#* }" != "time limit" ] || return "$asim_code"
+      [ "$asim_code" -gt 128 ] && [ "$asim_code" -le 192 ] && [ "${asim_rest#* }" != "time limit" ] || return "$asim_code"
     fi
     asim_n=$((asim_n + 1))
   done
@@ -179,11 +180,11 @@ asim_member() {
 """
 """The functions of every script. (What is killed after the grace is told from others that got its number by when it was
 born. The timer is forked before traps are set: dash loses signals that come before a new process has let go of the
-traps that it was born with, and what is lost here would run on. A ``wait`` that a signal cut short looks like a death
-by that signal, and bash may say so late, after the trap has run: so such a code is believed only of a process that is
-gone, and when it was heard twice. Bash forgets a child that ends as the signal comes, and then waits until there is no
-other: so no timer may outlive its member, and no watch the last one. No trap may run where ``$(`` is read: bash 5.2
-gives up.
+traps that it was born with, and what is lost here would run on; SIGKILL is never lost. A ``wait`` that a signal cut
+short looks like a death by that signal, and bash may say so late, after the trap has run: so such a code is believed
+only of a process that is gone, and when it was heard twice. Bash forgets a child that ends as the signal comes, and
+then waits until there is no other: so no timer may outlive its member, and no watch the last one. No trap may run
+where ``$(`` is read: bash 5.2 gives up.
 
 The script itself, ``asim_guard``, is a process above all that. A scheduler that signals what it found in a look at the
 processes misses one that is born just then, and loses sight of it when its parent dies. So when the script was told to
@@ -213,20 +214,14 @@ def body(members: Sequence[Member], places: Places) -> str:
     shared = _shared(members)
     lines = [*_environment(shared), "set +efuC", *_settings(places), TELL.rstrip("\n")]
     lines.append('[ ! -e "$asim_stops/$asim_mark" ] || { echo "called off" >&2; exit 143; }')
-    names, lines_of = {name for name, _ in shared}, dict[tuple[object, object], str]()
-    calls = []
-    for member in members:
-        what = (member.argv, member.env)  # most members have the same
-        if what not in lines_of:
-            lines_of[what] = _line(member, names)
-        calls.append((member.key, f"{_where(member)} {lines_of[what]}"))
+    rows = _rows(members, {name for name, _ in shared})
     lines += ["asim_limit=0 asim_got= asim_note='asim_got=$asim_got$asim_signal'", 'asim_on "$asim_note"', "("]
     if places.index:
-        lines += _array(calls, places.index)
-    elif len(calls) == 1:
-        lines.append(calls[0][1])
+        lines += array(rows, places.index)
+    elif len(rows) == 1:
+        lines.append(f"asim_member {joined(rows[0])}")
     else:
-        lines += _together(calls)
+        lines += _together(rows)
     return "\n".join([*lines, ") &", 'asim_guard "$!"', ""])
 
 
@@ -240,16 +235,10 @@ def _settings(places: Places) -> list[str]:
     ]
 
 
-def _array(calls: Sequence[tuple[int, str]], index: str) -> list[str]:
-    """One member, the one of this task's number."""
-    cases = [f"  {number}) {call} ;;" for number, (_, call) in enumerate(calls)]
-    return [f"case {index} in", *cases, "esac"]
-
-
-def _together(calls: Sequence[tuple[int, str]]) -> list[str]:
+def _together(rows: Sequence[Sequence[str]]) -> list[str]:
     """All members at the same time; the script's exit code is 0 only if that of each is, else a failed member's."""
-    starts = [f'{call} & asim_pids="$asim_pids $!"' for _, call in calls]
-    keys = "  ".join(str(key) for key, _ in calls)
+    starts = [f'asim_member {joined(row)} & asim_pids="$asim_pids $!"' for row in rows]
+    keys = "  ".join(row[0] for row in rows)
     return [
         "asim_pids=",
         *starts,
@@ -264,16 +253,20 @@ def _together(calls: Sequence[tuple[int, str]]) -> list[str]:
     ]
 
 
-def _where(member: Member) -> str:
-    places = (str(member.key), member.cwd, member.stdout, member.stderr, _decimal(member.limit or 0))
-    return f"asim_member {shlex.join(places)}"
+def _rows(members: Sequence[Member], shared: Collection[str]) -> list[tuple[str, ...]]:
+    """What ``asim_member`` is called with for each: where it runs, its command, and the variables that are its own."""
+    commands, rows = dict[tuple[object, object], list[str]](), []
+    for member in members:
+        what = (member.argv, member.env)  # most members have the same
+        if what not in commands:
+            own = {name: value for name, value in member.env if name not in shared}
+            commands[what] = command_words(member.argv, own)
+        places = (str(member.key), member.cwd, member.stdout, member.stderr, _decimal(member.limit or 0))
+        rows.append((*places, *commands[what]))
+    return rows
 
 
-def _line(member: Member, shared: Collection[str]) -> str:
-    """Its command, with the variables that are its own."""
-    return command_line(member.argv, {name: value for name, value in member.env if name not in shared})
-
-
+@lru_cache
 def _decimal(seconds: float) -> str:
     """As ``sleep`` has it everywhere: no exponent."""
     return f"{seconds:.6f}".rstrip("0").rstrip(".")
@@ -289,9 +282,7 @@ def _shared(members: Sequence[Member]) -> list[tuple[str, str | None]]:
     if not members:
         return []
     first = {name: value for name, value in members[0].env if name.startswith(OURS) and _NAME.fullmatch(name)}
-    common = set(first.items())
-    for member in members[1:]:
-        common &= set(member.env)
+    common = set(first.items()).intersection(*{member.env for member in members})
     return [item for item in first.items() if item in common]
 
 

@@ -27,6 +27,8 @@ class SgeQsubBatchSettings(BatchSettings):
 
     PREFIX = "#$"
     BARE = False
+    ARRAYS = frozenset({"t"})
+    REPLACED = r"\$(?:HOME|USER|JOB_ID|JOB_NAME|HOSTNAME|TASK_ID|\$)|[#,:]"  # "#" begins a comment, "," another path, ":" ends a host
     FLAGS: ClassVar[Mapping[str, str]] = {"set_account": "A", "set_project": "P"}
 
     def __init__(

@@ -131,7 +131,8 @@ class SrunSettings(RunSettings):
     def _head(self, context: StepContext) -> list[str]:
         allocation = "" if context.in_batch else self.alloc or context.allocation
         job_id = ["--jobid", allocation] if allocation else []
-        files = ["--output", context.stdout, "--error", context.stderr, "--job-name", context.name]
+        output, error = _pattern("stdout", context.stdout), _pattern("stderr", context.stderr)
+        files = ["--output", output, "--error", error, "--job-name", context.name]
         counted = self._listed or self.SEVERAL & self.run_args.keys()
         shares = context.beside and counted and not self.SHARING & self.run_args.keys()
         env = self._env_flags(self._union("_own_env")) if self._listed else self.format_env_vars()
@@ -205,6 +206,18 @@ class SrunSettings(RunSettings):
 def _file(context: StepContext) -> str:
     """Beside the output files: others may start jobs of this name in the same working directory."""
     return f"{os.path.dirname(context.stdout)}/{context.name}.mpmd"
+
+
+def _pattern(field: str, path: str) -> str:
+    """A path as srun takes those of output files: ``%`` begins what it replaces, unless there is a backslash, which it
+    drops. (``%%`` is not enough: srun 22.05 replaces some letters after the second one all the same.)
+
+    :raises UnsupportedError: it has a backslash.
+    """
+    if "\\" in path:
+        what = "srun drops backslashes from the paths of output files: use another exp_path or name"
+        raise UnsupportedError(allowed(field, path, what))
+    return f"{path[:1]}\\{path[1:]}" if "%" in path else path
 
 
 def _quoted(field: str, argv: Sequence[str]) -> str:

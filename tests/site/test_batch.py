@@ -149,18 +149,22 @@ async def test_models_with_batch_settings(lab: Lab) -> None:
 @pytest.mark.parametrize("pack", PACKS)
 async def test_odd_bytes(lab: Lab, pack: Pack) -> None:
     """Commas, blanks, line breaks, quotes and bytes that are no text arrive, in names, arguments and environment."""
-    async with lab.experiment("ex p,'1\"") as exp:
-        ensemble = Ensemble("e,n s'e\"m$x", batch_settings=lab.batch(), pack=pack)
+    async with lab.experiment("ex p,'1\"%t") as exp:
+        ensemble = Ensemble("e,n s'e\"m$x#%j", batch_settings=lab.batch(), pack=pack)
         plain = lab.python(SHOW, env_vars=ODD_ENV)
         plain.add_exe_args(list(ODD))
         step = exp.create_run_settings(plain.exe, plain.exe_args, env_vars=ODD_ENV, run_args={"exact": None, "n": 1})
-        ensemble.add_model(exp.create_model("m, 'a\" b", plain))
-        ensemble.add_model(exp.create_model("s, 'a\" $b", step))
+        ensemble.add_model(exp.create_model("m, 'a\" b%A", plain))
+        ensemble.add_model(exp.create_model("s, 'a\" $USER%t %%N#", step))
         with anyio.fail_after(30):
             group = await exp.start(ensemble)
         for job in group:
             assert (job.status, job.stderr.read_text()) == (C, "")
             assert json.loads(job.stdout.read_text()) == [list(ODD), ODD_ENV]
+        names = [job.name for job in group]
+    own = [f"{name}.batch" for name in names] if pack == "separate" else ["e,n s'e\"m$x#%j"]
+    files = {path.name for kind in ("out", "err") for path in (lab.place / "ex p,'1\"%t").rglob(f"*.{kind}")}
+    assert files == {f"{name}.{kind}" for name in (*names, *own) for kind in ("out", "err")}  # and no others
 
 
 async def test_environment_is_the_drivers(lab: Lab) -> None:
@@ -177,6 +181,21 @@ async def test_environment_is_the_drivers(lab: Lab) -> None:
 
 
 # -- policies
+
+
+@pytest.mark.parametrize("pack", PACKS)
+async def test_a_dependency_that_failed(lab: Lab, pack: Pack) -> None:
+    """What waits for a job that failed can never start: it ends, is not left in the queue, and the wait is not for ever."""
+    failed = lab.site.run("sbatch", "--parsable", "--output=/dev/null", "--wrap", "false").stdout.strip()
+    async with lab.experiment() as exp:
+        batch = lab.batch(dependency=f"afterok:{failed}")
+        ensemble = Ensemble("e", batch_settings=batch, run_settings=lab.sh("true"), replicas=2, pack=pack)
+        with anyio.fail_after(30):
+            group = await exp.start(ensemble)
+        assert ends(group) == [(X, None)] * 2
+        words = "DependencyNeverSatisfied: a job that it depends on did not end as it must"
+        assert {job.reason for job in group} == {words}
+        await until(lambda: all(line.endswith(" CANCELLED") for line in lab.jobs() if not line.startswith(failed)))
 
 
 @pytest.mark.parametrize("pack", PACKS)
@@ -291,6 +310,7 @@ async def test_cancel_one_packed(lab: Lab) -> None:
         group = await exp.start(ensemble, block=False)
         for job in group:
             await state_of(job, R)
+        await until(lambda: all(job.pid for job in group))  # the queue's word may come before they start
         with anyio.fail_after(20):
             await group[1].cancel()
         assert [job.status for job in group] == [R, X, R]

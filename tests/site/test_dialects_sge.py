@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from asim.errors import SubmitError
-from asim.launchers.dialect import SchedulerError
+from asim.errors import SubmitError, UnsupportedError
+from asim.launchers.dialect import Batch, SchedulerError
 from asim.launchers.sge import SGE
-from asim.settings import SgeQsubBatchSettings
+from asim.settings import BatchContext, SgeQsubBatchSettings
+from asim.settings.script import Places
 from asim.status import JobState
 from tests.servers import until
 from tests.site.asking import Asker, states
@@ -47,6 +49,39 @@ def test_every_end(user: Asker) -> None:
         assert (found[job].state, found[job].code, found[job].reason[: len(words)]) == (state, code, words)
         assert since - 2 < found[job].time < time.time() + 2
     assert user.status(*ends).keys() & ends.keys() == set()
+
+
+def test_paths_of_output_files(user: Asker, tmp_path: Path) -> None:
+    """What Grid Engine would replace in a path is refused; all else stays, and the output is there."""
+    places = Places(ends=str(tmp_path), stops=str(tmp_path), mark="m")
+    base = BatchContext(name="job", stdout="", stderr="", places=places)
+    names = ["%j%J %t", "a$b$USE$.out", "^x^&;|(y)", "a\\b"]
+    jobs = []
+    for number, name in enumerate(names):
+        (tmp_path / name).mkdir()
+        out = f"{tmp_path}/{name}/{name}"
+        script = tmp_path / f"{number}.sh"
+        directives = SgeQsubBatchSettings().directives(replace(base, stdout=out, stderr=f"{out}.err"))
+        script.write_text("\n".join(["#!/bin/sh", *directives, "echo out; echo err >&2"]))
+        settings = SgeQsubBatchSettings()
+        jobs.append(user.take(Batch(name="job", mark=f"m{number}", script=str(script), settings=settings)))
+    until(lambda: user.account(*jobs).keys() == set(jobs), 40)
+    assert [[(tmp_path / name / f"{name}{end}").read_text() for end in ("", ".err")] for name in names] == [
+        ["out\n", "err\n"]
+    ] * 4
+
+
+@pytest.mark.parametrize("word", ["$USER", "$HOME", "$JOB_ID", "$JOB_NAME", "$HOSTNAME", "$TASK_ID", "$$USER", "#"])
+def test_paths_that_would_be_others(user: Asker, tmp_path: Path, word: str) -> None:
+    """What is refused is what a real one replaces."""
+    out = tmp_path / f"out{word}x"
+    with pytest.raises(UnsupportedError):
+        SgeQsubBatchSettings().directives(
+            BatchContext(name="job", stdout=str(out), stderr="/dev/null", places=Places(ends="", stops="", mark="m"))
+        )
+    job = user.take(user.batch(f"#$ -o '{out}'\ntrue", SgeQsubBatchSettings(batch_args={"j": "y"})))
+    until(lambda: job in user.account(job) or states(user.status(job), [job]) == ["FAILED"], 40)
+    assert not out.exists()
 
 
 def test_a_job_that_cannot_start(user: Asker) -> None:

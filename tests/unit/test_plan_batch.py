@@ -24,6 +24,7 @@ from asim.settings import (
 )
 
 from .makers import ensemble, file, model, planned, wlm
+from .settings.scripts import calls
 
 HEADS = {
     "slurm": [
@@ -238,15 +239,19 @@ def test_array() -> None:
     assert (submit.batch.size, submit.batch.throttle, submit.keys) == (3, 2, (1, 2, 3))
     assert submit.command.argv == ("sbatch", "--parsable", "--array=0-2%2", "--open-mode=append", SCRIPT)
     lines = script(plan)
-    start = lines.index("case ${SLURM_ARRAY_TASK_ID} in")
+    start = lines.index("asim_task=${SLURM_ARRAY_TASK_ID}")
     assert lines[start + 1 :] == [
-        *(
-            f"  {number}) asim_member {number + 1} /w /w/exp/e_{number}.out /w/exp/e_{number}.err 0 /bin/prog ;;"
-            for number in range(3)
+        (
+            '[ "$asim_task" -ge 0 ] && [ "$asim_task" -lt 3 ] || '
+            '{ echo "no member has the number $asim_task" >&2; exit 2; }'
         ),
-        "esac",
+        'asim_member "$((asim_task + 1))" /w /w/exp/e_"$asim_task".out /w/exp/e_"$asim_task".err 0 /bin/prog',
         ") &",
         'asim_guard "$!"',
+    ]
+    assert calls(submit.text, 3, "SLURM_ARRAY_TASK_ID") == [
+        [f"{number + 1}", "/w", f"/w/exp/e_{number}.out", f"/w/exp/e_{number}.err", "0", "/bin/prog"]
+        for number in range(3)
     ]
 
 
@@ -259,6 +264,9 @@ def test_a_thousand_members_are_one_submit() -> None:
     assert [part.keys[0] for part in parts] == [1, 1001, 2001]
     assert [name for part in parts for name in part.names] == [f"e_{number}" for number in range(2500)]
     assert len({part.batch.script for part in parts}) == 3
+    words = [words for part in parts for words in calls(part.text, part.batch.size, "SLURM_ARRAY_TASK_ID")]
+    assert [(one[0], one[2]) for one in words] == [(f"{n + 1}", f"/w/exp/e_{n}.out") for n in range(2500)]
+    assert all(len(part.text) < 6000 for part in parts)
 
 
 def test_arrays_too_small_for_a_system() -> None:

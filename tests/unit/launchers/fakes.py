@@ -154,11 +154,13 @@ class Asker:
     :ivar ids: those.
     :ivar doubts: those of which the accounting is to be asked.
     :ivar heard: what it was told.
+    :ivar posed: when what it was told was asked.
     """
 
     def __init__(self, manager: Manager, *ids: str) -> None:
         self.manager, self.ids, self.doubts = manager, list(ids), list[str]()
         self.heard: list[tuple[dict[str, JobState], list[str], bool]] = []
+        self.posed: list[float] = []
 
     async def run(self, command: Command, timeout: float) -> Completed:
         assert timeout > 0
@@ -172,6 +174,7 @@ class Asker:
         return self.ids
 
     def answer(self, found: Mapping[str, JobStatus], asked: Sequence[str], posed: float, final: bool) -> None:
+        self.posed.append(posed)
         self.heard.append(({job: status.state for job, status in found.items()}, list(asked), final))
 
     def doubtful(self) -> list[str]:

@@ -12,6 +12,7 @@ from asim.launchers.batches import Folders, Submit, submits
 from asim.plan import JobSpec
 from asim.settings import RunSettings, SbatchSettings, SrunSettings
 from tests.unit.makers import ensemble, model, planned, wlm
+from tests.unit.settings.scripts import calls
 
 from .fakes import FakeDialect
 
@@ -84,8 +85,10 @@ def test_arrays_are_cut(count: int, most: int, sizes: list[int]) -> None:
     found = made(specs("array", count), dialect=dialect)
     assert [submit.batch.size for submit in found] == sizes
     assert [len(submit.keys) for submit in found] == sizes
-    assert [members(submit)[0].partition(")")[0] for submit in found] == ["0"] * len(sizes)
-    assert all("case ${TASK} in" in submit.text for submit in found)
+    assert all("\nasim_task=${TASK}\n" in submit.text for submit in found)
+    for submit in found:
+        keys = [int(words[0]) for words in calls(submit.text, submit.batch.size, "TASK")]
+        assert keys == list(submit.keys)
 
 
 def test_small_arrays_are_plain_jobs() -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import anyio
 import anyio.to_thread
 import pytest
@@ -9,6 +11,7 @@ from anyio.lowlevel import checkpoint
 
 from asim.errors import AgentError, SubmitError
 from asim.launchers._driver import AT_ONCE, LOOKS, Scheduler, shared
+from asim.launchers.base import JobStatus
 from asim.launchers.dialect import Batch, Command, Completed, SchedulerError
 from asim.settings import BatchSettings
 from asim.status import JobState
@@ -216,6 +219,69 @@ async def test_the_accounting_is_asked_about_doubts(clock: Clock, manager: Manag
     clock.now += 60
     await scheduler.ask(first)
     assert [final for _, _, final in first.heard] == [False, True, False]
+
+
+class DownJudge(FakeDialect):
+    """The accounting does not answer."""
+
+    def read_account(self, done: Completed) -> Mapping[str, JobStatus]:
+        raise SchedulerError("cannot contact the accounts", done)
+
+
+async def test_an_accounting_that_is_down_holds_up_nobody(
+    clock: Clock, manager: Manager, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The queue is asked as often as before, the accounting less and less, and each is told once."""
+    caplog.set_level("INFO", "asim")
+    scheduler, asker = joined(manager, "1", scheduler=Scheduler(DownJudge(), 1, 30))
+    manager.put(JobState.FAILED, "1")
+    asker.doubts = ["1"]
+    for _ in range(61):
+        clock.now += 1
+        scheduler._changed_at = clock.now
+        assert scheduler.pause() <= 0
+        await scheduler.ask(asker)
+        assert scheduler.pause() == 1
+    assert len(manager.of("status")) == 61
+    assert len(manager.of("account")) == 6  # after 2, 4, 8, 16 and 30 seconds
+    assert caplog.text.count("the accounting of fake does not answer") == 1
+    assert len(caplog.records) == 1
+    scheduler.dialect = FakeDialect()
+    clock.now += 30
+    await scheduler.ask(asker)
+    assert caplog.records[-1].getMessage() == "the accounting of fake answers again"
+    assert asker.heard[-1] == ({"1": JobState.FAILED}, ["1"], True)
+
+
+async def test_an_accounting_that_is_slow_to_fail(clock: Clock, manager: Manager) -> None:
+    """The time that the accounting takes to say that it is down makes no longer pauses between queries."""
+    scheduler, asker = joined(manager, "1", scheduler=Scheduler(DownJudge(), 1, 30))
+    asker.doubts = ["1"]
+
+    async def slow(command: Command, timeout: float) -> Completed:
+        clock.now += 10 if command.argv[0] == "account" else 0
+        return await manager.run(command)
+
+    asker.run = slow  # type: ignore[method-assign]
+    clock.now += 1
+    await scheduler.ask(asker)
+    scheduler._changed_at = clock.now
+    assert scheduler.pause() == 1
+
+
+async def test_answers_are_as_old_as_their_questions(clock: Clock, manager: Manager) -> None:
+    """Who is told an answer is told when the question was asked, not when the answer came."""
+    scheduler, asker = joined(manager, "1")
+    asker.doubts = ["1"]
+
+    async def slow(command: Command, timeout: float) -> Completed:
+        clock.now += 10
+        return await manager.run(command)
+
+    asker.run = slow  # type: ignore[method-assign]
+    clock.now = 2000.0
+    await scheduler.ask(asker)
+    assert (asker.posed, clock.now) == ([2000.0, 2010.0], 2020.0)
 
 
 async def test_an_agent_that_dies_is_not_the_schedulers_fault(clock: Clock, manager: Manager) -> None:

@@ -88,6 +88,8 @@ def test_submitted(out: str) -> None:
         ("User cannot use the queue. Job not submitted.", False),
         ("normal: User's limit of pending jobs reached. Job not submitted.", True),
         ("LSF is down. Please wait ...", True),
+        ("Failed in an LSF library call: A connect sys call failed: Connection refused", True),
+        ("Failed in an LSF library call: bad esub. Job not submitted.", False),
         ("User <joe>: Pending job threshold reached. Retrying in 60 seconds...", True),
     ],
 )
@@ -105,6 +107,10 @@ def test_refused(text: str, again: bool) -> None:
         Completed(("sh",), -9),
         Completed(("sh",), 0, "nothing"),
         Completed(("sh",), 255, "", "Failed in sending/receiving a message: Connection reset by peer"),
+        Completed(("sh",), 255, "", "Failed in an LSF library call: Connection reset by peer"),
+        Completed(("sh",), 255, "", "Failed in LSF library call: Connection reset by peer. Trying again."),
+        Completed(("sh",), 255, "", "Communication time out"),
+        Completed(("sh",), 255, "", "Batch protocol error"),
     ],
 )
 def test_nobody_knows(done: Completed) -> None:

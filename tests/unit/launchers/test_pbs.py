@@ -212,6 +212,33 @@ def test_a_server_that_is_down_teaches_nothing() -> None:
     assert pbs.history
 
 
+@pytest.mark.parametrize(
+    ("code", "text"),
+    [
+        (162, "qsub: System error"),
+        (163, "qsub: Error (15011) submitting job"),
+        (183, "qsub: Error (15031) submitting job"),
+        (1, "qsub: submit error (End of File)"),
+        (1, "qsub: submit error (Batch protocol error)"),
+        (1, "Connection reset by peer"),
+        (110, "qsub: Connection timed out"),
+    ],
+)
+def test_nobody_knows_whether_it_was_taken(code: int, text: str) -> None:
+    """An answer that breaks off may have been that of a job: a second submit could start it twice."""
+    with pytest.raises(SchedulerError, match="nobody knows"):
+        PBS().submitted(Completed(("qsub", "x.sh"), code, "", text))
+
+
+@pytest.mark.parametrize("code", [162, 185, 186])
+def test_no_connection_is_a_refusal(code: int) -> None:
+    """What could not even be asked may be asked again, whatever the words for it."""
+    text = "Connection timed out\nqsub: cannot connect to server pbs (errno=15010)"
+    with pytest.raises(SubmitError) as caught:
+        PBS().submitted(Completed(("qsub", "x.sh"), code, "", text))
+    assert caught.value.transient
+
+
 @pytest.mark.parametrize("code", [None, -9, -15])
 def test_a_command_that_was_stopped_is_no_answer(code: int | None) -> None:
     """A ``qstat`` that was killed proves nothing; a ``qsub`` that was killed may have submitted."""

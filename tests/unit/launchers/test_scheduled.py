@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -14,6 +14,7 @@ from asim.config import Config
 from asim.errors import AsimError, FileActionError, SubmitError, UnsupportedError
 from asim.launchers import tracking
 from asim.launchers.base import Capabilities, JobKey, JobStatus
+from asim.launchers.dialect import Command, Completed, SchedulerError
 from asim.launchers.scheduled import ScheduledLauncher
 from asim.plan import JobSpec
 from asim.settings import SbatchSettings
@@ -40,7 +41,13 @@ class World:
     :ivar agents: all that were started.
     """
 
-    def __init__(self, manager: Manager | None = None, token: str = "t") -> None:
+    def __init__(
+        self,
+        manager: Manager | None = None,
+        token: str = "t",
+        dialect: FakeDialect | None = None,
+        polls: tuple[float, float] = (0.01, 0.05),
+    ) -> None:
         self.manager = manager or Manager()
         self.texts: dict[str, str] = {}
         self.agents: list[Agent] = []
@@ -48,15 +55,15 @@ class World:
         self.lost: list[AsimError] = []
         self.launcher = ScheduledLauncher(
             self._agent,  # type: ignore[arg-type]
-            Capabilities(launcher="fake", batch=True, dialect=FakeDialect()),
+            Capabilities(launcher="fake", batch=True, dialect=dialect or FakeDialect()),
             Config(environ={}, cwd="/w", python="python3"),
             where="",
             experiment="/w/exp",
             run=token,
             throttle=None,
             grace=1,
-            min_poll=0.01,
-            max_poll=0.05,
+            min_poll=polls[0],
+            max_poll=polls[1],
         )
 
     def _agent(self) -> Agent:
@@ -247,6 +254,84 @@ async def test_the_schedulers_word() -> None:
         assert (JobKey(1), JobStatus(JobState.FAILED, 0.0, 9, "FAILED: exit code 9")) in world.said
         assert world.manager.of("account")
         assert world.ends() == {1: JobState.FAILED}
+
+
+async def test_an_answer_that_is_slower_than_the_start() -> None:
+    """A member that starts while the answer that it waits is on its way has not been run again: its death counts."""
+    async with World().open() as world:
+        answers, run = anyio.Event(), world.manager.run
+
+        async def slow(command: Command) -> Completed:
+            done = await run(command)
+            if command.argv[0] == "status":
+                await answers.wait()
+            return done
+
+        world.manager.run = slow  # type: ignore[method-assign]
+        await world.launcher.submit(jobs("job", 1))
+        await until(lambda: world.manager.of("status"))
+        world.agent.tell(("1.0.start", "5 node 7\n"))
+        await anyio.sleep(3 * tracking.SETTLE)  # longer than what may be late
+        world.manager.put(JobState.FAILED, "100", code=-11, reason="FAILED: killed by SIGSEGV")
+        answers.set()
+        world.agent.tell(("1.0.end", "139 6 \n"))
+        await until(world.ends)
+        ended = JobStatus(JobState.FAILED, 6.0, -11, "killed by SIGSEGV")
+        assert [status for _, status in world.said] == [JobStatus(JobState.RUNNING, 5.0, pid=7, host="node"), ended]
+
+
+async def test_the_accounting_is_down(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A job that the queue told the end of ends so, though the accounting never answers, and nobody is kept awake."""
+    monkeypatch.setattr(tracking, "JUDGE", 1.0)
+
+    class Down(FakeDialect):
+        def read_account(self, done: Completed) -> Mapping[str, JobStatus]:
+            raise SchedulerError("cannot contact the accounts", done)
+
+    looks = 0
+    settle = tracking.Tracker.settle
+
+    def counted(self: tracking.Tracker, now: float) -> tracking.Evidence:
+        nonlocal looks
+        looks += 1
+        return settle(self, now)
+
+    monkeypatch.setattr(tracking.Tracker, "settle", counted)
+    async with World(dialect=Down("down"), polls=(0.2, 0.4)).open() as world:
+        await world.launcher.submit(jobs("job", 1))
+        world.manager.put(JobState.FAILED, "100", reason="NODE_FAIL: a node was lost")
+        await until(world.ends)
+        assert world.said[-1] == (1, JobStatus(JobState.FAILED, 0.0, None, "NODE_FAIL: a node was lost"))
+        assert looks < 25  # two for each query; they would be 40
+        assert world.manager.of("account")
+
+
+class Late(FakeDialect):
+    """Output is put in place after the end."""
+
+    undelivered = "NOT DELIVERED"
+
+
+@pytest.mark.parametrize("closes", [True, False])
+async def test_output_that_was_not_delivered(closes: bool, caplog: pytest.LogCaptureFixture) -> None:
+    """A job whose member has told its end is asked about until the scheduler has, and no longer."""
+    async with World(dialect=Late("late")).open() as world, anyio.create_task_group() as group:
+        await world.launcher.submit(jobs("job", 1))
+        world.manager.put(JobState.RUNNING, "100")
+        world.agent.tell(("1.0.start", "5 node 7\n"), ("1.0.end", "0 6 \n"))
+        assert world.ends() == {1: JobState.COMPLETED}
+        asked = len(world.manager.of("status"))
+        if closes:
+            group.start_soon(world.launcher.close, ())
+        await until(lambda: len(world.manager.of("status")) > asked + 1)
+        assert (world.agent.closed, caplog.messages) == (False, [])
+        world.manager.put(JobState.COMPLETED, "100", code=0, reason="NOT DELIVERED: to /x")
+        await until(lambda: caplog.messages)
+        assert caplog.messages == ["fake job 100: NOT DELIVERED: to /x"]
+        await until(lambda: world.agent.closed == closes)
+        asked = len(world.manager.of("status"))
+        await anyio.sleep(0.2)
+        assert (len(world.manager.of("status")), world.ends()) == (asked, {1: JobState.COMPLETED})
 
 
 async def test_journal() -> None:

@@ -91,7 +91,15 @@ def test_submit_array(throttle: int | None, words: tuple[str, ...]) -> None:
 
 @pytest.mark.parametrize(
     "done",
-    [Completed(("qsub",), None, "", "late"), Completed(("qsub",), -15, "", ""), Completed(("qsub",), 0, "hi", "")],
+    [
+        Completed(("qsub",), None, "", "late"),
+        Completed(("qsub",), -15, "", ""),
+        Completed(("qsub",), 0, "hi", ""),
+        Completed(("qsub",), 1, "", "error: commlib error: got read error (closing h1/qmaster/1)"),
+        Completed(
+            ("qsub",), 1, "Unable to run job: failed receiving gdi request response for mid=1 (can't find it).\n"
+        ),
+    ],
 )
 def test_nobody_knows_whether_it_was_taken(done: Completed) -> None:
     """Without a clear word the job may be there: a second submit could start it twice."""

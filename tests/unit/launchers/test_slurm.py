@@ -87,6 +87,22 @@ def test_tasks_are_named_as_squeue_does() -> None:
     assert SLURM.index == "${SLURM_ARRAY_TASK_ID}"
 
 
+LOST = [
+    "Unable to contact slurm controller (send failure)",
+    "Unable to contact slurm controller (receive failure)",
+    "Message receive failure",
+    "Header lengths are longer than data received",
+    "Socket timed out on send/recv operation",
+    "Zero Bytes were transmitted or received",
+    "Unexpected message received",
+    "Unspecified error",
+    "Protocol authentication error",
+    "Connection timed out",
+    "Broken pipe",
+]
+"""What a real sbatch says when it has sent its request and hears nothing that it understands."""
+
+
 @pytest.mark.parametrize("stdout", ["12\n", "12;cluster\n", "welcome to the cluster\n12\n"])
 def test_submitted(stdout: str) -> None:
     """The id is found with a cluster's name behind it, and after a site's greetings."""
@@ -101,8 +117,9 @@ def test_submitted(stdout: str) -> None:
         said(1),
         said(0, stdout="thank you\n"),
         said(1, "x: Connection reset by peer"),
+        *(said(1, f"sbatch: error: Batch job submission failed: {text}\n") for text in LOST),
     ],
-    ids=["time", "signal", "silent", "no id", "cut"],
+    ids=["time", "signal", "silent", "no id", "cut", *LOST],
 )
 def test_nobody_knows_whether_it_was_taken(done: Completed) -> None:
     """Without a clear word the job may be there: a second submit could start it twice."""
@@ -124,6 +141,14 @@ def test_nobody_knows_whether_it_was_taken(done: Completed) -> None:
         (
             "AssocMaxWallDurationPerJobLimit\nsbatch: error: Batch job submission failed: Job violates accounting/QOS policy",
             False,
+        ),
+        (
+            "stream socket: Connection timed out\nsbatch: error: Batch job submission failed: Unable to contact slurm controller (connect failure)",
+            True,
+        ),
+        (
+            "auth_g_create: REQUEST_SUBMIT_BATCH_JOB has authentication error\nsbatch: error: Batch job submission failed: Protocol authentication error",
+            True,
         ),
         ("Slurm temporarily unable to accept job, sleeping and retrying", True),
         ("Batch job submission failed: Slurm backup controller in standby mode", True),
@@ -296,3 +321,18 @@ def test_no_arrays_of_heterogeneous_jobs() -> None:
     assert SLURM.submit(batch(settings)).argv[0] == "sbatch"
     with pytest.raises(UnsupportedError, match="pack = 'array'"):
         SLURM.submit(batch(settings, size=3))
+
+
+# -- dependencies
+
+
+def test_what_waits_for_ever() -> None:
+    """A dependency that failed ends a job, and it is taken out of the queue: an array whole only if all its tasks are."""
+    row = lambda state, reason: evidence(state, "0:0", "N/A", "N/A", "", reason)  # noqa: E731
+    never, waits = row("PENDING", "DependencyNeverSatisfied"), row("PENDING", "Dependency")
+    assert (never.state, waits.state) == (JobState.CANCELLED, JobState.PENDING)
+    assert never.reason == "DependencyNeverSatisfied: a job that it depends on did not end as it must"
+    found = {"1": never, "2": waits, "3_0": never, "3_1": never, "4_0": waits, "4_1": never}
+    assert SLURM.lingering(found) == ["1", "3", "4_1"]
+    gone = row("CANCELLED", "DependencyNeverSatisfied")
+    assert SLURM.lingering({"1": gone}) == []

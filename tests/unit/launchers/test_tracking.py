@@ -431,10 +431,28 @@ def test_an_old_answer_does_not_make_what_runs_wait(world: World) -> None:
 @pytest.mark.parametrize(("killed", "code"), [(True, -15), (False, None)])
 def test_the_accounting_is_down(killed: bool, code: int | None, world: World) -> None:
     """After a while without a word of it the queue's word counts, and the member's own."""
-    world.job(ONE).files(start(1), *([end(1, 143)] if killed else [])).answer({"12": NODE_FAIL}).tick(JUDGE - 1)
+    world.job(ONE).files(start(1), *([end(1, 143)] if killed else [])).answer({"12": NODE_FAIL}).tick(SETTLE)
+    assert world.tracker.doubtful(world.now) == ["12"]
+    world.tick(JUDGE - 1)
     assert (world.ends(), world.tracker.doubtful(world.now)) == ({}, ["12"])
     world.tick(1)
     assert (world.ends(), world.tracker.jobs()) == ({ONE: NODE_FAIL._replace(code=code)}, [])
+
+
+def test_the_accounting_has_not_been_asked_yet(world: World) -> None:
+    """However long it is until the next query, the accounting is asked before anything is concluded."""
+    world.job(ONE).files(start(1)).answer({"12": FAILED}).tick(10 * JUDGE)
+    assert world.ends() == {}
+    world.tracker.doubtful(world.now)
+    world.tick().answer({"12": OUT_OF_MEMORY}, final=True).tick()
+    assert world.ends() == {ONE: OUT_OF_MEMORY}
+
+
+def test_a_doubt_that_was_taken_back(world: World) -> None:
+    """A job that is run again and ends once more is asked about once more."""
+    world.job(ONE).answer({"12": NODE_FAIL}).tick(SETTLE).tracker.doubtful(world.now)
+    world.answer({"12": PENDING}).tick(JUDGE).answer({"12": NODE_FAIL}).tick(SETTLE)
+    assert (world.ends(), world.tracker.doubtful(world.now)) == ({}, ["12"])
 
 
 def test_the_accounting_is_down_and_the_queue_forgets(world: World) -> None:
@@ -443,7 +461,8 @@ def test_the_accounting_is_down_and_the_queue_forgets(world: World) -> None:
     quick.tracker = Tracker(lost_after=5.0)
     quick.job(ONE).answer({"12": NODE_FAIL}).tick(1).answer({}).tick(6).answer({}).tick()
     assert quick.ends() == {ONE: NODE_FAIL}
-    world.job(ONE).answer({"12": NODE_FAIL}).tick(1).answer({}).tick(JUDGE).answer({}).tick()
+    world.job(ONE).answer({"12": NODE_FAIL}).tick(1).answer({}).tracker.doubtful(world.now)
+    world.tick(JUDGE).answer({}).tick()
     assert world.ends() == {ONE: NODE_FAIL}
 
 
@@ -618,13 +637,17 @@ def test_when_something_is_due(world: World) -> None:
     assert world.tracker.due(world.now) > 60
     world.answer({"12": FAILED})
     assert world.tracker.due(world.now) == SETTLE
+    world.tracker.judged(["12"])
+    assert world.tracker.due(world.now) == SETTLE
     assert 0 < world.tracker.due(world.now + 60) < 1
 
 
 def test_who_only_waits_for_the_accounting_wakes_nobody(world: World) -> None:
     """When the time for stragglers has passed the next thing is that the accounting was waited for long enough."""
     world.job(ONE).answer({"12": FAILED}).tick(SETTLE)
-    assert world.tracker.due(world.now) == JUDGE - SETTLE
+    assert world.tracker.due(world.now) > 60  # it is asked with the next query
+    world.tracker.doubtful(world.now)
+    assert world.tracker.due(world.now + 10) == JUDGE - 10
     world.tracker.judged(["12"])
     assert world.tracker.due(world.now) < 1
 

@@ -108,4 +108,21 @@ def run(text: str, shell: str = "bash") -> Ended:
     return Ended(code, *said)
 
 
+def calls(text: str, count: int, variable: str, shell: str = "bash") -> list[list[str]]:
+    """The words that ``asim_member`` gets in each of the first tasks of an array's script.
+
+    :param variable: the one that tells a task its number.
+    """
+    member = text.rpartition("\n(\n")[2].rpartition("\n) &")[0]
+    head = 'asim_member() { printf "%s\\0" "$#" "$@"; }\ntask() {\n'
+    script = f'{head}{member}\n}}\n{variable}=0\nwhile [ "${variable}" -lt {count} ]; do task; {variable}=$(({variable} + 1)); done'
+    done = subprocess.run(
+        [shell, "-s"], input=script.encode("utf-8", "surrogateescape"), stdout=subprocess.PIPE, timeout=60, check=True
+    )
+    words, found = iter(done.stdout.decode("utf-8", "surrogateescape").split("\0")), []
+    while size := next(words):
+        found.append([next(words) for _ in range(int(size))])
+    return found
+
+
 every_shell = pytest.mark.parametrize("shell", SHELLS)

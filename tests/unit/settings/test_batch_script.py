@@ -207,6 +207,16 @@ def test_requeued_alone(job: Job) -> None:
     assert (job.root / "runs").read_text() == "ran\n"
 
 
+@pytest.mark.parametrize("code", [193, 200, 255])
+@pytest.mark.parametrize("others", [0, 1])
+def test_requeued_after_an_exit_code_that_is_no_signal(code: int, others: int, job: Job) -> None:
+    """A member that ended with a code above all signals ended by itself (``exit(-1)``): it is not run again."""
+    text = job.text(job.sh(1, f"echo ran >> runs; exit {code}"), *[job.sh(2, "exit 0")] * others)
+    assert [job.run(text).code, job.run(text).code] == [code, code]
+    assert (job.root / "runs").read_text() == "ran\n"
+    assert job.codes()["1.0.end"] == str(code)
+
+
 def test_requeued_in_the_middle(job: Job) -> None:
     """A member that never told its end, as its node was lost, runs again; so does one that was killed, many times."""
     text = job.text(job.sh(1, "[ -e enough ] || kill -TERM $$"))
@@ -410,11 +420,12 @@ def test_a_member_does_not_outlive_its_shell(others: int, job: Job) -> None:
     assert gone(int((job.root / "there").read_text()))
 
 
-def test_what_a_member_leaves_is_its_own(job: Job) -> None:
+@pytest.mark.parametrize("code", [3, 255])
+def test_what_a_member_leaves_is_its_own(code: int, job: Job) -> None:
     """A program that a member leaves behind when it ends by itself is left alone."""
-    done = job.run(job.text(job.sh(1, "sleep 600 > /dev/null 2>&1 & echo $! > there; exit 3")))
+    done = job.run(job.text(job.sh(1, f"sleep 600 > /dev/null 2>&1 & echo $! > there; exit {code}")))
     left = int((job.root / "there").read_text())
-    assert (done.code, gone(left)) == (3, False)
+    assert (done.code, gone(left)) == (code, False)
     os.kill(left, signal.SIGKILL)
 
 

@@ -109,9 +109,9 @@ def test_pbs_script_of_one_member():
 
 
 def test_array_script():
-    """The whole end of an array's script: a case for each task, and nothing that waits for others."""
+    """The whole end of an array's script: the words of each task, counted or listed, and nothing that waits for others."""
     places = replace(PLACES, index="${SLURM_ARRAY_TASK_ID}", grace=0.5)
-    members = [Member(key=key, cwd="/w", argv=("x", f"{key}"), stdout="o", stderr="e") for key in (3, 4)]
+    members = [Member(key=key, cwd="/w", argv=("x", f"{key}", "ab"[key - 3]), stdout="o", stderr="e") for key in (3, 4)]
     text = SbatchSettings().script(replace(CONTEXT, places=places), members)
     assert "asim_mark=t.7 asim_grace=0.5 asim_forward=" in text
     assert text.partition(TELL)[2] == (
@@ -119,10 +119,14 @@ def test_array_script():
         "asim_limit=0 asim_got= asim_note='asim_got=$asim_got$asim_signal'\n"
         'asim_on "$asim_note"\n'
         "(\n"
-        "case ${SLURM_ARRAY_TASK_ID} in\n"
-        "  0) asim_member 3 /w o e 0 x 3 ;;\n"
-        "  1) asim_member 4 /w o e 0 x 4 ;;\n"
+        "asim_task=${SLURM_ARRAY_TASK_ID}\n"
+        '[ "$asim_task" -ge 0 ] && [ "$asim_task" -lt 2 ] || '
+        '{ echo "no member has the number $asim_task" >&2; exit 2; }\n'
+        'case "$asim_task" in\n'
+        "  0) set -- a ;;\n"
+        "  1) set -- b ;;\n"
         "esac\n"
+        'asim_member "$((asim_task + 3))" /w o e 0 x "$((asim_task + 3))" "${1}"\n'
         ") &\n"
         'asim_guard "$!"\n'
     )

@@ -162,7 +162,14 @@ def test_unknown_flavor(kind: type[MpiSettings], flavor: str) -> None:
 # --- for real
 
 
-REAL = pytest.mark.parametrize(("command", "flavor"), [("mpirun.openmpi", "openmpi"), ("mpirun.mpich", "mpich")])
+REAL = pytest.mark.parametrize(
+    ("command", "flavor"), [("mpirun.openmpi", "openmpi"), ("mpirun.mpich", "mpich"), ("orterun", "openmpi")]
+)
+
+
+def kind_of(command: str) -> type[MpiSettings]:
+    """The settings of a command."""
+    return OrterunSettings if command == "orterun" else MpirunSettings
 
 
 @pytest.fixture
@@ -224,7 +231,7 @@ def test_two_ranks(command: str, flavor: str, program: str, tmp_path: Path) -> N
     """Two processes get their directory, arguments and variables whole: blanks, quotes, dollars, nothing."""
     odd = "x  y 'q' \"d\" $HOME ; *"
     env = {"A": odd, "E": "", "P": None}
-    settings = MpirunSettings(program, ["a b", "$c"], env_vars=env).with_flavor(
+    settings = kind_of(command)(program, ["a b", "$c"], env_vars=env).with_flavor(
         flavor_of({"mpich": "HYDRA"}.get(flavor, "Open MPI"))
     )
     settings.set_tasks(2)
@@ -239,8 +246,8 @@ def test_two_ranks(command: str, flavor: str, program: str, tmp_path: Path) -> N
 @REAL
 def test_two_programs(command: str, flavor: str, program: str, tmp_path: Path) -> None:
     """Two programs of one command each have their own variables and arguments, and both their directory."""
-    one = MpirunSettings(program, "one", run_args={"n": 1}, env_vars={"A": "1"}, flavor=flavor)  # type: ignore[arg-type]
-    one.make_mpmd(MpirunSettings(program, "two", run_args={"n": 1}, env_vars={"A": "two words"}, flavor=flavor))  # type: ignore[arg-type]
+    one = kind_of(command)(program, "one", run_args={"n": 1}, env_vars={"A": "1"}, flavor=flavor)  # type: ignore[arg-type]
+    one.make_mpmd(kind_of(command)(program, "two", run_args={"n": 1}, env_vars={"A": "two words"}, flavor=flavor))  # type: ignore[arg-type]
     assert run(one.step(context(one, command, tmp_path)), flavor) == 0
     place = str(tmp_path / "a place")
     assert [lines[:3] for lines in said(tmp_path)] == [[place, "one|", "A=1"], [place, "two|", "A=two words"]]
@@ -250,7 +257,7 @@ def test_two_programs(command: str, flavor: str, program: str, tmp_path: Path) -
 @REAL
 def test_time_limit(command: str, flavor: str, tmp_path: Path) -> None:
     """A limit that was set ends the job, flag or variable."""
-    settings = MpirunSettings("sleep", "20", run_args={"n": 1}, flavor=flavor)  # type: ignore[arg-type]
+    settings = kind_of(command)("sleep", "20", run_args={"n": 1}, flavor=flavor)  # type: ignore[arg-type]
     settings.set_walltime("1")
     assert run(settings.step(context(settings, command, tmp_path)), flavor, time=15) != 0
 
@@ -259,5 +266,5 @@ def test_time_limit(command: str, flavor: str, tmp_path: Path) -> None:
 @REAL
 def test_failing_rank(command: str, flavor: str, tmp_path: Path) -> None:
     """The exit code of a process that failed is the command's."""
-    settings = MpirunSettings("sh", ["-c", "exit 3"], run_args={"n": 1}, flavor=flavor)  # type: ignore[arg-type]
+    settings = kind_of(command)("sh", ["-c", "exit 3"], run_args={"n": 1}, flavor=flavor)  # type: ignore[arg-type]
     assert run(settings.step(context(settings, command, tmp_path)), flavor) == 3

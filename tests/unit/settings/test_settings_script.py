@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -12,7 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from asim.settings import RunSettings, SbatchSettings, SgeQsubBatchSettings, SrunSettings
-from asim.settings._text import command_line
+from asim.settings._text import command_words
 from asim.settings.script import Member
 
 from .scripts import Job, run
@@ -151,7 +152,7 @@ def test_a_program_with_an_equals_sign_still_runs(env, tmp_path):
     program.write_text('#!/bin/sh\nprintf "%s %s %s" "$K" "$1" "${GONE-none}"\n')
     program.chmod(0o755)
     gone = "none" if "GONE" in env else "here"
-    said = run(f"export GONE=here; {command_line([str(program), 'c d'], env)}").stdout
+    said = run(f"export GONE=here; {shlex.join(command_words([str(program), 'c d'], env))}").stdout
     assert said == f"{env.get('K', '')} c d {gone}"
 
 
@@ -162,7 +163,7 @@ TEXT = st.text(st.characters(blacklist_characters="\0", blacklist_categories=("C
 @given(args=st.lists(TEXT, max_size=6), value=TEXT)
 def test_any_text_survives_the_shell(args, value):
     """Whatever the arguments and the variable hold, a child of a real shell gets exactly them."""
-    line = command_line(["printf", r"%s\0", *args, "end"], {"K": value})
-    read = command_line(["sh", "-c", r'printf "%s\0" "$K"'], {"K": value})
+    line = shlex.join(command_words(["printf", r"%s\0", *args, "end"], {"K": value}))
+    read = shlex.join(command_words(["sh", "-c", r'printf "%s\0" "$K"'], {"K": value}))
     done = subprocess.run(["sh", "-c", f"{line}; {read}"], capture_output=True, timeout=30, check=True)
     assert done.stdout.decode() == "".join(f"{text}\0" for text in (*args, "end", value))
