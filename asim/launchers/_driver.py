@@ -178,6 +178,8 @@ class Scheduler:
         for exc in errors:
             if isinstance(exc, AgentError):  # the scheduler was not even asked
                 raise exc
+        if by not in self._parties:  # it has left meanwhile, and its agent with it: that is no fault of the scheduler's
+            return found, not errors
         if errors and not self._failures[who]:
             LOG.warning("%s does not answer, and is asked again: %s", who, errors[0])
         elif questions and not errors and self._failures[who]:
