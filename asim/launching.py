@@ -64,7 +64,7 @@ class Launching:
         if least > most:
             raise ConfigError(allowed("min_poll", min_poll, f"must not be more than max_poll, which is {max_poll!r}"))
         return cls(
-            capabilities=replace(can, local_programs=False, patience=max(FAR_PATIENCE, can.patience)) if far else can,
+            capabilities=_from_afar(can, far) if far else can,
             own=own,
             max_concurrent=_whole("max_concurrent", max_concurrent),
             on_exit=one_of("on_exit", on_exit, ON_EXIT),
@@ -136,6 +136,11 @@ def far_host(name: str, exp_path: str | None, host: str | None, ssh: SSHOptions 
     if not isinstance(host, str) or not host.strip() or host.startswith("-"):
         raise ConfigError(allowed("host", host, 'must be "user@host", or a name of the SSH config file'))
     return FarHost(host, ssh or SSHOptions(), directory_of(name, exp_path))
+
+
+def _from_afar(can: Capabilities, far: FarHost) -> Capabilities:
+    """Over a link, whose silence is noticed only after some questions."""
+    return replace(can, local_programs=False, patience=max(FAR_PATIENCE, 5 * far.options.keepalive, can.patience))
 
 
 def _detected(launcher: str, far: FarHost | None) -> str:

@@ -27,14 +27,16 @@ class Pulse:
             os.write(1, b"\nASIM-LINK working\n")
 
 
-def digest(path, pulse):
+def digest(path, size, pulse):
+    """Of its first bytes: a file that is being written may grow meanwhile."""
     sha = hashlib.sha256()
     with open(path, "rb") as file:
         while True:
-            data = file.read(PIECE)
+            data = file.read(min(PIECE, size))
             pulse.beat()
             if not data:
                 return sha.hexdigest()
+            size -= len(data)
             sha.update(data)
 
 
@@ -60,7 +62,9 @@ def save(memory, known):
 
 
 def main(memory):
-    """Paths on the standard input (JSON); on the standard output, for each, [size, digest], or null for what is no file."""
+    """Paths on the standard input (JSON); on the standard output, for each, [size, digest], null if it is not there, or
+    why it cannot be read.
+    """
     memory, answers = os.path.expanduser(memory), []
     known, changed, now, pulse = load(memory), False, time.time(), Pulse()
     for path in json.load(sys.stdin):
@@ -69,16 +73,19 @@ def main(memory):
         try:
             info = os.stat(file)
             if not stat.S_ISREG(info.st_mode):
-                raise OSError("no file")
-            mark = [info.st_size, int(info.st_mtime * 1e6), info.st_ino]
+                raise OSError("it is no file")
+            # a file can be given its old time again, but not the time of that change
+            mark = [info.st_ctime_ns, info.st_size, int(info.st_mtime * 1e6), info.st_ino]
             row = known.pop(path, None)
-            changed = changed or row is None or row[:3] != mark
-            row = row if row and row[:3] == mark else mark + [digest(file, pulse)]
-            if info.st_mtime < now - FRESH:
+            changed = changed or row is None or row[:4] != mark
+            row = row if row and row[:4] == mark else mark + [digest(file, info.st_size, pulse)]
+            if max(info.st_mtime, info.st_ctime) < now - FRESH:
                 known[path] = row  # last: the latest are kept
-            answers.append([info.st_size, row[3]])
-        except OSError:
+            answers.append([info.st_size, row[4]])
+        except (FileNotFoundError, NotADirectoryError):
             answers.append(None)
+        except OSError as exc:
+            answers.append(exc.strerror or str(exc))
     if changed:
         save(memory, known)
     os.write(1, ("\nASIM-LINK digests %s\n" % json.dumps(answers)).encode())

@@ -2,6 +2,8 @@
 
 Both ends count the bytes of the other's stream and keep their own until they are acknowledged (``["ack", count]``). A
 driver that comes back says how much it has (8 bytes, big end first) and is told the same; the streams go on from there.
+The driver may promise a sign of life (an ``ack`` is one) every ``keepalive`` seconds. A link that is open and brings
+none is as good as cut: its other end may be gone without a word, as after a power failure.
 ``["eof"]`` from the driver is what the end of a plain stream is; ``["ended"]`` is the last message of an agent.
 """
 
@@ -17,13 +19,14 @@ import time
 from stream import ProtocolError, Stream, dumps
 
 ACK = 1 << 16  # bytes received that are acknowledged without anything else to say
+QUIET = 4  # promised signs of life that must be missing before a short patience ends
 UNMET = 60.0  # seconds for the first driver to come
 PIECE = 1 << 18
 MARK = "\nASIM-LINK "
 
 
 class Link(Stream):
-    """A stream to whichever driver came last. Without one it is kept for ``patience`` seconds."""
+    """A stream to whichever driver came last. Without a sign of one it is kept for ``patience`` seconds."""
 
     def __init__(self, listener, poller):
         self.listener, self.newcomer, self.greeting = listener, None, b""
@@ -35,6 +38,7 @@ class Link(Stream):
         )  # not acknowledged; where in our stream it begins; handed over
         self.received = self.told = 0  # of the driver's stream; what it knows of that
         self.patience, self.alone, self.urgent, self.finished = UNMET, time.monotonic(), False, False
+        self.keepalive, self.heard = 0.0, self.alone  # 0: nothing was promised
         listener.setblocking(False)
         poller.register(listener, select.POLLIN)
 
@@ -79,7 +83,7 @@ class Link(Stream):
                 return
             self.newcomer = None
             self.drop()
-            self.sock, self.fd, self.alone = sock, sock.fileno(), None
+            self.sock, self.fd, self.alone, self.heard = sock, sock.fileno(), None, time.monotonic()
             self.told, self.sent = self.received, 0
             try:
                 sock.send(struct.pack("!Q", self.received))  # 8 bytes into an empty socket
@@ -102,6 +106,7 @@ class Link(Stream):
             self.drop()
             return b""
         self.received += len(data)
+        self.heard = time.monotonic() if data else self.heard
         return data
 
     def frames(self):
@@ -143,11 +148,13 @@ class Link(Stream):
             self.poller.modify(self.sock, select.POLLIN | (select.POLLOUT if self.sent < len(self.kept) else 0))
 
     def due(self):
-        return [] if self.alone is None else [self.alone + self.patience]
+        if self.alone is not None:
+            return [self.alone + self.patience]
+        return [self.heard + max(self.patience, QUIET * self.keepalive)] if self.keepalive else []
 
     def late(self, now):
-        """Whether there has been no driver for too long."""
-        return self.alone is not None and now >= self.alone + self.patience
+        """Whether there has been no sign of a driver for too long."""
+        return any(now >= end for end in self.due())
 
     def finish(self):
         """Before the agent ends: the driver, if it comes back in time, must have all of it."""

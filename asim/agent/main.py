@@ -4,7 +4,7 @@ A program of its own: standard library only, Python 3.6 or later, so that it can
 Frames, both ways: 4 bytes length (big endian), then one JSON array ``[verb, ...]`` in ASCII. Text is UTF-8 with
 surrogate escapes, so any byte that may stand in a path or an argument survives.
 
-from the driver   ["hello", version, {run, cap, grace, records, on_eof, patience?}]  first; cap null = no limit; "free" jobs do not count;
+from the driver   ["hello", version, {run, cap, grace, records, on_eof, patience?, keepalive?}]  first; cap null = no limit; "free" jobs do not count;
                   of those that are "paced" only some are starting at the same time
                   ["spawn", {argv: [[..]], env: [[[name, value|null]..]], jobs: [[key, argv#, env#, cwd, out, err, limit, free, paced]..]}]
                   ["stop", [key..], grace]   ["files", id, [action..], last]   ["bye", [key..] | "all"]   what is not kept is stopped
@@ -21,7 +21,7 @@ a session leader; it ends when that process ends, and what is left of its group 
 the group and to descendants that left it, ``grace`` seconds, SIGKILL, and waiting until all are gone. When the stream
 ends without "bye", everything is stopped, or, with on_eof "detach", left to run with its exits recorded. Commands that
 were asked for by "run" are no jobs: they count for no cap, their output goes to the driver, and they end with the stream.
-The stream of a daemon outlives its connections, for ``patience`` seconds: see :mod:`link`.
+The stream of a daemon outlives its connections, for ``patience`` seconds, and silence as long: see :mod:`link`.
 Exits are learnt from SIGCHLD; the kernel is asked to hand orphans of jobs to the agent (PR_SET_CHILD_SUBREAPER).
 """
 
@@ -40,7 +40,7 @@ from processes import Job, adopt_orphans, rescue, stamp
 from stream import ProtocolError, Records, Stream, dumps, duration
 from text import attempt, raw
 
-VERSION = 5
+VERSION = 6
 SLICE = 0.005  # seconds of work between two looks at the stream and at exits
 PATIENCE = 0.01  # seconds that news may wait while there is more to start; an idle agent sends at once
 VERBS = ("hello", "spawn", "stop", "files", "run", "unrun", "watch", "bye")
@@ -195,6 +195,7 @@ class Agent:
         jobs.run, jobs.cap, jobs.grace = str(options["run"]), options["cap"], duration(options["grace"])
         if "patience" in options:  # of a link that may be cut
             self.stream.patience = duration(options["patience"])
+            self.stream.keepalive = duration(options.get("keepalive", 0))
         self.detach_on_eof, self.records = options["on_eof"] == "detach", Records(raw(options["records"]))
 
     def on_spawn(self, batch):

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 from ..errors import AgentError
 
-VERSION = 5
+VERSION = 6
 MAX_FRAME = 1 << 26
 
 FileAction = tuple[Any, ...]

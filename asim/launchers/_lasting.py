@@ -44,6 +44,11 @@ class LastingAgent:
         """The connection to the agent that there is now."""
         return self.launcher.host
 
+    @property
+    def reached(self) -> float | None:
+        """See :func:`asim.launchers.base.reached`."""
+        return self.launcher.reached
+
     async def open(
         self, sink: Sink, lost: Callable[[AsimError], None], wake: Callable[[], None]
     ) -> Mapping[str, object]:
@@ -77,7 +82,7 @@ class LastingAgent:
         self.host.watch(directory, seconds, on_seen)
 
     async def mend(self) -> None:
-        """If it has died: stop what it left running, tell that this is lost, and start another.
+        """If it has died: see to what it left running, tell that this is lost, and start another.
 
         :raises AgentError: that is impossible.
         """
@@ -85,9 +90,9 @@ class LastingAgent:
             error, old = self.broken, self.launcher
             if error is None:
                 return
-            LOG.error("%s; stopping what it left running, and starting another", error)
-            await old.recover()
-            self._sink([(key, JobStatus(JobState.LOST, 0.0, reason=str(error))) for key in old.alive])
+            LOG.error("%s; looking after what it left running, and starting another", error)
+            words = "; ".join(filter(None, (str(error), await old.recover(again=True))))
+            self._sink([(key, JobStatus(JobState.LOST, 0.0, reason=words)) for key in old.alive])
             fresh = self._make()
             await fresh.open(self._sink, self._gone)
             self.launcher, self.broken = fresh, None

@@ -102,8 +102,12 @@ class Launcher(Protocol):
         :raises AgentError: when that is impossible.
         """
 
-    async def recover(self) -> None:
-        """After ``lost``: make sure that nothing it started is left running, and report the ends that can be proved."""
+    async def recover(self) -> str | None:
+        """After ``lost``: stop what it started and left running, unless it was to be left, and report proved ends.
+
+        :returns: what came of that, in words; None: all of it was stopped.
+        :raises AsimError: nobody can say.
+        """
 
     async def files(self, actions: Iterable[FileAction]) -> None:
         """Do file actions on the host where jobs run; see :meth:`asim.transport.connection.Host.files`."""
@@ -129,3 +133,12 @@ class Launcher(Protocol):
 
     async def close(self, keep: Collection[JobKey] | Literal["all"]) -> None:
         """Stop all but ``keep`` and let go. Returns when what is to end has ended."""
+
+
+def reached(launcher: Launcher) -> float | None:
+    """Since when what a launcher asks can answer, in the loop's time; None: not now, as its link is cut.
+
+    It says so by an attribute ``reached``. One that has none can always be asked.
+    """
+    since: float | None = getattr(launcher, "reached", 0.0)
+    return since

@@ -37,7 +37,7 @@ class FarLauncher(LocalLauncher):
         super().__init__(
             config, run=run, records=records, max_concurrent=max_concurrent, grace=grace, detach=detach, agent=agent
         )
-        self._far = far
+        self._far, self._leaves = far, detach  # an agent that hears nothing for long has left them running, as asked
 
     async def open(self, sink: Sink, lost: Callable[[AsimError], None]) -> Mapping[str, object]:
         about = await super().open(sink, lost)

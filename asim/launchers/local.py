@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from itertools import chain
 from typing import TYPE_CHECKING, Any, Literal
@@ -62,6 +63,7 @@ class LocalLauncher:
         }
         self._agent: Agent = agent or LocalAgent(config.python, config.environ)
         self._connection: AgentConnection | None = None
+        self._leaves = False  # what runs, when the agent is gone
         self._sink: Sink = lambda _: None
         self._on_lost: Callable[[AsimError], None] = lambda _: None
         self._alive: dict[JobKey, int | None] = {}  # accepted and not ended -> pid once it is known
@@ -152,13 +154,35 @@ class LocalLauncher:
         finally:
             await self._agent.close()
 
-    async def recover(self) -> None:
+    async def recover(self, *, again: bool = False) -> str:
+        """See :meth:`asim.launchers.base.Launcher.recover`.
+
+        :param again: if it fails it is called again, so that the way to the host must stay.
+        """
         if self._connection is None or self._lost is None:
-            return
+            return ""
+        try:
+            words = await self._salvage()
+            again = False
+        finally:
+            if not again:
+                await self._agent.close()  # another one takes its place
+        return words
+
+    async def _salvage(self) -> str:
         await self._agent.last_words()
-        await self._agent.rescue(self._run, self._grace, [pid for pid in self._alive.values() if pid])
-        self._sink(lines_of(await self._agent.read(self._records)))
-        await self._agent.close()  # another one takes its place; without a link this is tried again
+        if self._leaves:
+            self._sink(lines_of(await self._agent.read(self._records)))
+            return "what had not ended was left running there"
+        records = b""
+        with contextlib.suppress(AgentError, OSError):  # whatever is wrong with the file: what is left must be stopped
+            records = await self._agent.read(self._records)  # waits for a link
+        try:
+            await self._agent.rescue(self._run, self._grace, [pid for pid in self._alive.values() if pid])
+            records = await self._agent.read(self._records)
+        finally:  # not before: what is started again because of it must not be stopped
+            self._sink(lines_of(records))
+        return "what it left running was stopped"
 
     @property
     def host(self) -> AgentConnection:
@@ -167,6 +191,11 @@ class LocalLauncher:
         :raises AgentError: it was not started.
         """
         return self._host()
+
+    @property
+    def reached(self) -> float | None:
+        """See :func:`asim.launchers.base.reached`."""
+        return 0.0 if self._connection is None else self._connection.reached
 
     @property
     def alive(self) -> list[JobKey]:

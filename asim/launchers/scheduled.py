@@ -156,8 +156,13 @@ class ScheduledLauncher:
         words = f"{self.name} could not end it {how}: job {{job}} may still run"
         self._tell(self._tracker.give_up(words, self._keep))
 
-    async def recover(self) -> None:
-        await self._inner.recover()
+    @property
+    def reached(self) -> float | None:
+        """See :func:`asim.launchers.base.reached`."""
+        return self._agent.reached
+
+    async def recover(self) -> str:
+        return await self._inner.recover()
 
     async def close(self, keep: Collection[JobKey] | Literal["all"]) -> None:
         self._keep = keep

@@ -10,12 +10,14 @@ import anyio
 
 from ..agent.protocol import FileAction
 from ..errors import AgentError, AsimError
-from ..launchers.base import JobKey, Launcher
+from ..launchers.base import JobKey, Launcher, reached
 from .journal import Diary
 from .monitor import Monitor
 from .owner import Owner
 
 LOG = logging.getLogger("asim")
+LOOK = 1.0
+"""Seconds between two looks whether a link that is cut has come back."""
 
 
 class Holder:
@@ -78,25 +80,30 @@ class Holder:
             self._owner.start_soon(self._watch, launcher, keys)
 
     async def _watch(self, launcher: Launcher, keys: Sequence[JobKey]) -> None:
-        """An agent that does not tell the end of what it was asked to stop is as good as dead."""
-        await anyio.sleep(self.patience)
-        if launcher is self._launcher and self._monitor.has(keys):
-            launcher.abort()
+        """An agent that does not tell the end of what it was asked to stop, though it can be reached, is as good as dead."""
+        asked = anyio.current_time()
+        while launcher is self._launcher and self._monitor.has(keys):
+            since = reached(launcher)  # it may have learnt only then what it was asked
+            left = LOOK if since is None else max(asked, since) + self.patience - anyio.current_time()
+            if left <= 0:
+                launcher.abort()
+                return
+            await anyio.sleep(left)
 
     def _lost(self, error: AsimError) -> None:
-        """The launcher can no longer see its jobs: what it left is stopped, the next start gets a new one."""
+        """The launcher can no longer see its jobs: what it left is seen to, the next start gets a new one."""
         launcher, self._launcher = self._launcher, None
         if launcher is not None:
-            LOG.error("%s: %s; stopping what it left running", self._name, error)
+            LOG.error("%s: %s; looking after what it left running", self._name, error)
             self._owner.start_soon(self._recover, launcher, error)
 
     async def _recover(self, launcher: Launcher, error: AsimError) -> None:
-        theirs = self._monitor.live
+        theirs, words = self._monitor.live, f"what it left running may still run on {self.host or 'its host'}"
         try:
-            await launcher.recover()
+            words = await launcher.recover() or "what it left running was stopped"
         except (AsimError, OSError) as exc:
             LOG.error("%s: %s", self._name, exc)
-        self._monitor.lost(theirs, f"{error}; what it left running was stopped")
+        self._monitor.lost(theirs, f"{error}; {words}")
 
     async def write_decided(self) -> None:
         """Ends that no launcher has seen are for the driver to write down."""

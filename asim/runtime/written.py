@@ -6,6 +6,7 @@ import logging
 from collections.abc import Sequence
 from pathlib import Path
 
+import anyio
 from anyio import to_thread
 
 from ..transport.far import FarHost
@@ -13,6 +14,8 @@ from .files import read_from
 from .job import Job
 
 LOG = logging.getLogger("asim")
+AWAY, LOOK = 30.0, 0.5
+"""Seconds without a link after which output is left where it is, and between two looks at the link."""
 
 
 class Written:
@@ -37,12 +40,31 @@ class Written:
         return await to_thread.run_sync(read_from, path, offset)
 
     async def bring_home(self, jobs: Sequence[Job], to: str) -> None:
-        """Copy those of what has ended, as the options of the far host have it. A failure is logged."""
+        """Copy those of what has ended, as the options of the far host have it. A failure is logged, and so is a link
+        that is away for :data:`AWAY` seconds: the end of an experiment waits no longer for it.
+        """
         if self._far is None or self._far.options.fetch == "never":
             return
         ended = [job for job in jobs if job.status.terminal and not job.is_database]
         if ended:
+            why: object = f"there was no link for {AWAY:g} s"
             try:
-                await self.fetch(ended, to)
-            except Exception as exc:  # noqa: BLE001  (whatever it is, what still runs must be let go)
-                LOG.error("output files could not be fetched to %s: %s", to, exc)
+                async with anyio.create_task_group() as group:
+                    group.start_soon(self._give_up, self._far, group.cancel_scope)
+                    await self.fetch(ended, to)
+                    why = None
+                    group.cancel_scope.cancel()
+            except* Exception as exc:  # noqa: BLE001  (whatever it is, what still runs must be let go)
+                why = exc.exceptions[0]
+            if why is not None:
+                words = "output files could not be fetched to %s: %s. They are in %s on %s: copy them from there"
+                LOG.error(words, to, why, self._far.directory, self._far.host)
+
+    async def _give_up(self, far: FarHost, scope: anyio.CancelScope) -> None:
+        """Cancel a scope when the link has been away for too long."""
+        since = anyio.current_time()
+        while anyio.current_time() < since + AWAY:
+            await anyio.sleep(min(LOOK, AWAY))
+            if far.linked:
+                since = anyio.current_time()
+        scope.cancel()

@@ -155,6 +155,11 @@ class AgentConnection(asyncio.Protocol):
         if self._transport is not None:
             self._transport.close()
 
+    @property
+    def reached(self) -> float | None:
+        """Since when the agent can be reached, in the loop's time; None: its link is cut."""
+        return self._transport.attached if isinstance(self._transport, Resumable) else 0.0
+
     # -- asyncio.Protocol
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:

@@ -7,33 +7,36 @@ sent once, under a name made of its content's place, into the experiment's direc
 from __future__ import annotations
 
 import base64
-import errno
 import fnmatch
-import hashlib
+import logging
 import os
-import stat
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from anyio import to_thread
 
 from ..agent.protocol import FileAction
-from ..errors import AgentError, ConfigError, FileActionError, allowed
+from ..errors import AgentError, ConfigError, allowed
 from .host import Host
 from .options import SSHOptions
+from .staging import listed
 
 if TYPE_CHECKING:
     from .ssh import SSHAgent
 
+LOG = logging.getLogger("asim")
 READ = 'for p; do [ -f "$p" ] && base64 < "$p" | tr -d "\\n"; echo; done'
 EXIST = 'for p; do if [ -e "$p" ] || [ -L "$p" ]; then echo y; else echo n; fi; done'
-PART = '[ ! -f "$2" ] || tail -c +"$1" "$2" | head -c "$3"'
+PART = '[ ! -f "$2" ] || { tail -c +"$1" | head -c "$3"; } < "$2"'
 TEXTS = '{ print FILENAME ":" $0 }'
 PIECE = 4 << 20
 """Bytes that are read of a file at once."""
 SLICE = 200
 """Paths that one command is given."""
 FIND = 60.0
+"""Seconds that one command may take."""
+MISSING = ": No such file or directory"
+"""How find(1) ends a line about what is not there, or vanished while it looked."""
 
 
 class FarHost:
@@ -92,6 +95,11 @@ class FarHost:
         """What tells this host from others: one name may lead to several, by other ports or on other ways."""
         return f"{self.host} {self.options}"
 
+    @property
+    def linked(self) -> bool:
+        """Whether there is a connection that is not known to be cut."""
+        return self._agent is not None and self._agent.link.up is not None
+
     # -- looking
 
     async def read(self, paths: Sequence[str]) -> list[bytes]:
@@ -105,16 +113,33 @@ class FarHost:
         return frozenset(path for path, answer in zip(wanted, answers, strict=True) if answer == "y")
 
     async def read_from(self, path: str, offset: int) -> bytes:
-        """What a file has from ``offset`` on, :data:`PIECE` bytes at most; b"" if it is not there."""
+        """What a file has from ``offset`` on, :data:`PIECE` bytes at most; b"" if it is not there.
+
+        :raises AgentError: it cannot be read.
+        """
         _, talk = self._ready()
         done = await talk.run(("sh", "-c", PART, "sh", str(offset + 1), path, str(PIECE)), timeout=FIND)
-        return done.stdout.encode("utf-8", "surrogateescape") if done.code == 0 else b""
+        if done.code != 0:
+            raise AgentError(f"{self.host}: {path} cannot be read: {done.words()}")
+        return done.stdout.encode("utf-8", "surrogateescape")
 
     async def files_below(self, folder: str, *tests: str) -> list[str]:
-        """The files in a directory there and below, as far as they pass these tests of find(1); none without it."""
+        """The files in a directory there and below, as far as they pass these tests of find(1); none without it.
+
+        :raises AgentError: not all of it can be looked at.
+        """
+        found, trouble = await self._find(folder, *tests)
+        if trouble is not None:
+            raise trouble
+        return found
+
+    async def _find(self, folder: str, *tests: str) -> tuple[list[str], AgentError | None]:
+        """Those that are found, and why there may be more."""
         _, talk = self._ready()
-        done = await talk.run(("find", folder, *tests, "-type", "f", "-print0"), timeout=FIND)
-        return [path for path in done.stdout.split("\0") if path]
+        done = await talk.run(("env", "LC_ALL=C", "find", folder, *tests, "-type", "f", "-print0"), timeout=FIND)
+        missing = done.code == 1 and all(line.endswith(MISSING) for line in done.stderr.splitlines())
+        trouble = None if done.code == 0 or missing else AgentError(f"{self.host}: {done.words()}")
+        return done.stdout.split("\0")[:-1], trouble  # behind the last mark may be a part of a path
 
     async def texts_below(self, folder: str, *tests: str) -> dict[str, str]:
         """What is in these files: path below the directory -> lines. By two programs, however many files there are.
@@ -163,7 +188,7 @@ class FarHost:
             return taken
         agent, _ = self._ready()
         root = f"{self.directory}/.asim/staged"
-        places, folders, files = await to_thread.run_sync(_listed, sorted(sources), root)
+        places, folders, files = await to_thread.run_sync(listed, sorted(sources), root)
         await self._make([("mkdirs", folder) for folder in folders])
         await agent.put(files)
         return [
@@ -182,69 +207,55 @@ class FarHost:
 
         :param to: directory here; below it everything has the place that it has below the experiment's directory there.
         :returns: the paths here.
-        :raises AgentError: there is no link any more.
+        :raises AgentError: there is no link any more, or not all of these folders can be looked at.
+        :raises FileActionError: a file cannot be fetched. In both cases the others were, as far as there is a link.
         """
         agent, _ = self._ready()
-        wanted = self.options.fetch
+        wanted, trouble = self.options.fetch, None
         if wanted == "never":
             return []
-        paths = await self.exist(dict.fromkeys(outputs)) if wanted == "end" else await self._matching(folders, wanted)
+        if wanted == "end":
+            paths = await self.exist(dict.fromkeys(outputs))
+        else:
+            paths, trouble = await self._matching(folders, wanted)
         inside = self.directory.rstrip("/") + "/"
-        rows = [(path, f"{to}/{path.removeprefix(inside)}") for path in sorted(paths) if path.startswith(inside)]
-        await agent.get(rows)
-        return [here for _, here in rows]
+        rows = [(path, _below_here(to, path.removeprefix(inside))) for path in sorted(paths) if path.startswith(inside)]
+        taken = [(path, here) for path, here in rows if here]
+        await agent.get(taken, gone_ok=wanted != "end")
+        if trouble is not None:
+            raise trouble
+        return await to_thread.run_sync(lambda: [here for _, here in taken if os.path.exists(here)])
 
-    async def _matching(self, folders: Iterable[str], patterns: Sequence[str]) -> frozenset[str]:
+    async def _matching(
+        self, folders: Iterable[str], patterns: Sequence[str]
+    ) -> tuple[frozenset[str], AgentError | None]:
         found: set[str] = set()
+        trouble: AgentError | None = None
         for folder in dict.fromkeys(folders):
-            for path in await self.files_below(folder):
-                below, name = path.removeprefix(f"{folder}/"), path.rpartition("/")[2]
-                if any(fnmatch.fnmatch(below, one) or fnmatch.fnmatch(name, one) for one in patterns):
-                    found.add(path)
-        return frozenset(found)
+            paths, missed = await self._find(folder)
+            trouble = trouble or missed
+            found |= set(_that_match(self.host, folder, paths, patterns))
+        return frozenset(found), trouble
 
 
-def _listed(sources: Sequence[str], root: str) -> tuple[dict[str, str], list[str], list[tuple[str, str]]]:
-    """Where each source goes below ``root``; directories to make there; (here, there) of every file (blocking).
-
-    What is in a directory is part of the name of its place, so that nothing is left there of what was in it before.
-    """
-    places: dict[str, str] = {}
-    folders: list[str] = []
-    files: list[tuple[str, str]] = []
-    for path in sources:
-        inner, names = _below(path) if os.path.isdir(path) else ([], [""])
-        told = "\0".join((path, *inner, "", *names))
-        place = f"{root}/{hashlib.sha256(os.fsencode(told)).hexdigest()[:16]}"
-        there = places[path] = f"{place}/{os.path.basename(path)}"
-        folders += [there + name for name in inner] or [place]
-        files += [(path + name, there + name) for name in names]
-    for here, _ in files:
-        _regular(here)
-    return places, folders, files
+def _that_match(host: str, folder: str, paths: Iterable[str], patterns: Sequence[str]) -> Iterator[str]:
+    for path in paths:
+        below, name = path.removeprefix(f"{folder.rstrip('/')}/"), path.rpartition("/")[2]
+        if not any(fnmatch.fnmatch(below, one) or fnmatch.fnmatch(name, one) for one in patterns):
+            continue
+        if below.startswith(("/", "../")) or os.path.normpath(below) != below:  # no honest find(1) says so
+            LOG.warning("%s names a file that cannot be in %s: %r; it is not fetched", host, folder, path)
+        else:
+            yield path
 
 
-def _below(path: str) -> tuple[list[str], list[str]]:
-    """The directories and files below one, as what is to be added to its path. Links are followed."""
-    inner: list[str] = []
-    names: list[str] = []
-    for folder, _, found in os.walk(path, onerror=_refuse, followlinks=True):
-        inner.append(folder[len(path) :])
-        names += [f"{folder[len(path) :]}/{name}" for name in found]
-    return sorted(inner), sorted(names)
-
-
-def _regular(path: str) -> None:
-    """Reading anything but a file (a pipe, say) may never end."""
-    try:
-        if not stat.S_ISREG(os.stat(path).st_mode):
-            raise OSError(errno.EINVAL, "not a file or directory", path)
-    except OSError as exc:
-        _refuse(exc)
-
-
-def _refuse(error: OSError) -> None:
-    raise FileActionError(f"{error.strerror}: {error.filename}", error.errno, error.filename, "stage") from error
+def _below_here(to: str, below: str) -> str:
+    """Where a file goes; "" (and a warning) if that would be outside of ``to``: the far side must not write there."""
+    here = os.path.normpath(f"{to}/{below}")
+    if here.startswith(os.path.normpath(to).rstrip("/") + "/"):
+        return here
+    LOG.warning("%r would be written outside of %s; it is not fetched", here, to)
+    return ""
 
 
 def directory_of(name: str, given: str | None) -> str:

@@ -20,6 +20,7 @@ import asyncssh
 
 from ..errors import AgentError
 from .sshlink import CUT, Connected, opened, was_cut
+from .tries import Tries
 
 MARK = b"\nASIM-LINK "
 NOISE = 1 << 20
@@ -39,26 +40,38 @@ done
 printf '\\nASIM-LINK nopython\\n'
 """
 LOOK = """
-import hashlib, json, os, socket, sys
-cache, name, data = os.path.expanduser(%r), %r, %r
-path, temporary = os.path.join(cache, name), os.path.join(cache, '.%%s.%%d' %% (name, os.getpid()))
+import hashlib, json, os, socket, stat, sys
+cache, name, data = os.path.expanduser(%r).rstrip('/') or '/', %r, %r
+path = os.path.join(cache, name)
+def ours(info, kind):
+    return kind(info.st_mode) and info.st_uid == os.geteuid() and not info.st_mode & 0o022
+def opened(path, flags, mode):
+    return os.fdopen(os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK, 0o600), mode)
+def write(data):
+    temporary = os.path.join(cache, '.%%s.%%s' %% (name, os.urandom(8).hex()))
+    with opened(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 'wb') as file:
+        file.write(data)
+    os.rename(temporary, path)
 def digest():
     try:
-        with open(path, 'rb') as file:
-            return hashlib.sha256(file.read()).hexdigest()
+        with opened(path, os.O_RDONLY, 'rb') as file:
+            return hashlib.sha256(file.read()).hexdigest() if ours(os.fstat(file.fileno()), stat.S_ISREG) else ''
     except OSError:
         return ''
-why = ''
-if data:
-    import base64
-    try:
+why = found = ''
+try:
+    if data:
         os.makedirs(cache, 0o700, exist_ok=True)
-        with open(temporary, 'wb') as file:
-            file.write(base64.b64decode(data))
-        os.rename(temporary, path)
-    except OSError as exc:
-        why = str(exc)
-print('\\nASIM-LINK here ' + json.dumps({'python': sys.executable, 'path': path, 'digest': digest(), 'why': why,
+    if not ours(os.lstat(cache), stat.S_ISDIR):
+        raise OSError(cache + ' must be a directory of yours, no link, that nobody else can write to (chmod go-w); '
+            'or name another one by ssh.cache')
+    if data:
+        import base64
+        write(base64.b64decode(data))
+    found = digest()
+except OSError as exc:
+    why = str(exc)
+print('\\nASIM-LINK here ' + json.dumps({'python': sys.executable, 'path': path, 'digest': found, 'why': why,
     'version': sys.version.split()[0], 'host': socket.gethostname(), 'home': os.path.expanduser('~'), 'cache': cache}))
 """
 LOGIN = """
@@ -166,8 +179,14 @@ async def shell(
     return line.partition(b"\n")[0].decode(errors="surrogateescape").split(" ", 2)
 
 
-async def ask(connected: Connected, script: str, timeout: float = SLOW, *, talks: bool = False) -> list[str]:
-    """As :func:`shell`, again over the new link when this one is cut: for what may be done twice."""
+async def ask(
+    connected: Connected, script: str, timeout: float = SLOW, *, talks: bool = False, patience: float = SLOW
+) -> list[str]:
+    """As :func:`shell`, again over the new link when this one is cut: for what may be done twice.
+
+    :param patience: seconds after which it is given up, when every new link is cut, too.
+    """
+    tries = Tries(patience)
     while True:
         live = await connected()
         try:
@@ -175,6 +194,7 @@ async def ask(connected: Connected, script: str, timeout: float = SLOW, *, talks
         except AgentError as exc:
             if not isinstance(exc.__cause__, CUT) or not await was_cut(live):
                 raise
+            await tries.again(exc)
 
 
 class _Quiet:

@@ -88,7 +88,10 @@ class Agent(Protocol):
         """Let go of all that leads to it; the last call."""
 
     async def rescue(self, run: str, grace: float, leaders: Iterable[int]) -> None:
-        """After it died: stop what it left running, and wait until all of that is gone."""
+        """After it died: stop what it left running, and wait until all of that is gone.
+
+        :raises AgentError: that cannot be done, or nobody can say whether it was.
+        """
 
     async def read(self, path: str) -> bytes:
         """A file there, whole; b"" when there is none. Also when the agent is gone."""

@@ -34,14 +34,19 @@ class Resumable(asyncio.WriteTransport):
 
     :param protocol: the connection.
     :param on_close: called when the connection has been closed, after the last message was handed over.
+    :param keepalive: seconds between two signs of life to the agent, which then knows that somebody is there; 0: none.
     :ivar over: the agent has said its last word.
     :ivar closing: nothing more is written.
+    :ivar attached: since when there is a channel, in the loop's time; None: there is none.
     """
 
-    def __init__(self, protocol: asyncio.Protocol, on_close: Callable[[], None]) -> None:
+    def __init__(self, protocol: asyncio.Protocol, on_close: Callable[[], None], keepalive: float = 0.0) -> None:
         super().__init__()
+        self._keepalive = keepalive
+        self._sign: asyncio.TimerHandle | None = None
         self._protocol, self._on_close = protocol, on_close
         self._channel: Channel | None = None
+        self.attached: float | None = None
         self._kept, self._base = bytearray(), 0  # not acknowledged, and where in our stream that begins
         self.received = self._told = 0
         self._paused = self.over = self.closing = self._lost = False
@@ -66,6 +71,20 @@ class Resumable(asyncio.WriteTransport):
             with contextlib.suppress(OSError):
                 self._channel.write(bytes(data))
 
+    def _live(self) -> None:
+        """Say that somebody is here."""
+        self._told = self.received
+        self._write(frame("ack", self.received))
+        self._go_on()
+
+    def _go_on(self) -> None:
+        """The next sign of life is due later, while there is a channel."""
+        if self._sign is not None:
+            self._sign.cancel()
+            self._sign = None
+        if self._keepalive and self._channel is not None and not self.closing:
+            self._sign = asyncio.get_running_loop().call_later(self._keepalive, self._live)
+
     def is_closing(self) -> bool:
         return self.closing
 
@@ -74,6 +93,7 @@ class Resumable(asyncio.WriteTransport):
         if not self.closing:
             self._write(frame("eof"))
             self.closing = True
+            self._go_on()
             self._on_close()
 
     def acknowledged(self, count: int) -> None:
@@ -101,15 +121,18 @@ class Resumable(asyncio.WriteTransport):
             raise AgentError(f"the agent has forgotten what it had: {count} bytes of {self._base}")
         self.acknowledged(count)
         self._channel, self._told = channel, self.received
+        self.attached = asyncio.get_running_loop().time()
         if self._kept:
             self._send(self._kept)
         self.pause(False)
+        self._go_on()
 
     def cut(self, channel: Channel) -> bool:
         """That channel carries nothing more. False when it was not the one in use."""
         if self._channel is not channel:
             return False
-        self._channel = None
+        self._channel = self.attached = None
+        self._go_on()
         self.pause(True)
         return True
 
@@ -135,6 +158,7 @@ class Resumable(asyncio.WriteTransport):
     def lose(self, error: Exception | None) -> None:
         """Tell the connection, once, that the stream has ended."""
         self.closing = True
+        self._go_on()
         if not self._lost:
             self._lost = True
             self._protocol.connection_lost(error)

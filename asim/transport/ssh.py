@@ -25,6 +25,7 @@ from .sshforward import Forwards
 from .sshlink import CUT, Link, opened
 
 KILL = "p=$(cat %s) && tr '\\0' ' ' </proc/$p/cmdline | grep -q %s && kill -9 $p; printf '\\nASIM-LINK done\\n'"
+NAME = "printf '\\nASIM-LINK host %s\\n' \"$(uname -n)\"\n"
 END_WAIT = 10.0
 """Seconds for what is asked of a far side when all is over."""
 
@@ -41,7 +42,7 @@ class SSHAgent:
         self, host: str, options: SSHOptions | None = None, on_link: Callable[[str | None], None] | None = None
     ) -> None:
         self.host, self._ssh = host, options or SSHOptions()
-        self.options: Mapping[str, object] = {"patience": self._ssh.link_patience}
+        self.options: Mapping[str, object] = {"patience": self._ssh.link_patience, "keepalive": self._ssh.keepalive}
         self.link = Link(host, self._ssh, on_link)
         self.token = secrets.token_hex(8)
         self._stream: Resumable | None = None
@@ -74,8 +75,9 @@ class SSHAgent:
             live = await self.link.get()
             name, data = await to_thread.run_sync(package)
             self._far = await prepare(live, self._ssh.python, self._ssh.cache, name, data)
+            self.link.check = self._same_host
             self._place = await serve(live, self._far, self.token)
-            self._stream = Resumable(connection, self._closing)
+            self._stream = Resumable(connection, self._closing, self._ssh.keepalive)
             await self._attach(self._stream)
         except BaseException:
             await self.link.close()
@@ -111,13 +113,15 @@ class SSHAgent:
         """Leave the daemon alone; :meth:`close` does not touch it."""
 
     async def rescue(self, run: str, grace: float, leaders: Iterable[int]) -> None:
-        """Stop all that a daemon which is gone left running there; without a link it does so itself."""
-        with contextlib.suppress(AgentError):
-            live = await self.link.get()
-            command = self.far.command("rescue", run, str(grace), *map(str, leaders))
-            mine = shlex.quote(f"{self._place}/{self.token}")
-            script = f"{command} </dev/null && rm -f {mine}.sock {mine}.pid {mine}.log; printf '\\nASIM-LINK done\\n'"
-            await shell(live, script, SLOW + grace)
+        """Stop all that a daemon which is gone left running there; without a link it does so itself.
+
+        :raises AgentError: there is no link, or it cannot be done.
+        """
+        live = await self.link.get()
+        command = self.far.command("rescue", run, str(grace), *map(str, leaders))
+        mine = shlex.quote(f"{self._place}/{self.token}")
+        script = f"{command} </dev/null && rm -f {mine}.sock {mine}.pid {mine}.log && printf '\\nASIM-LINK done\\n'"
+        await shell(live, script, SLOW + grace)
 
     async def read(self, path: str, patience: float | None = None) -> bytes:
         """A file there, whole; b"" when there is none.
@@ -127,7 +131,9 @@ class SSHAgent:
         code = "import base64,os,sys;p=sys.argv[1];d=open(p,'rb').read() if os.path.exists(p) else b'';"
         code += "print('\\nASIM-LINK file '+base64.b64encode(d).decode())"
         command = replace(self.far, agent="-c").command(code, path)
-        return base64.b64decode((await ask(lambda: self._connected(patience), command + " </dev/null"))[1])
+        wait = self._ssh.link_patience if patience is None else patience
+        answer = await ask(lambda: self._connected(patience), command + " </dev/null", patience=wait)
+        return base64.b64decode(answer[1])
 
     async def close(self) -> None:
         """Close forwards and the link. The daemon goes on, unless it was told to end."""
@@ -152,12 +158,17 @@ class SSHAgent:
         Cancellation: files that are done stay; partly sent ones are gone on with by the next ``put``.
         """
         async with self._copying:
-            return await put_files(self._connected, self.far, list(files))
+            return await put_files(self._connected, self.far, list(files), self._ssh.link_patience)
 
-    async def get(self, files: Iterable[tuple[str, str]]) -> int:
-        """Copy files from there: (absolute path there, path here). As :meth:`put`."""
+    async def get(self, files: Iterable[tuple[str, str]], gone_ok: bool = False) -> int:
+        """Copy files from there: (absolute path there, path here). As :meth:`put`.
+
+        Of a file that grows meanwhile comes what it was at the beginning. What cannot be fetched is in no other's way.
+
+        :param gone_ok: a file that is not there (any more) is no error.
+        """
         async with self._copying:
-            return await get_files(self._connected, self.far, list(files))
+            return await get_files(self._connected, self.far, list(files), self._ssh.link_patience, gone_ok)
 
     async def open_connection(self, host: str, port: int) -> tuple[Any, Any]:
         """(reader, writer) of a TCP connection from there to ``host``.
@@ -181,6 +192,17 @@ class SSHAgent:
 
     async def _connected(self, patience: float | None = None) -> asyncssh.SSHClientConnection:
         return await self.link.get(self._ssh.link_patience if patience is None else patience)
+
+    async def _same_host(self, live: asyncssh.SSHClientConnection) -> None:
+        """A name may stand for several machines, of which one has the agent, its files and its ports.
+
+        :raises AgentError: this is another one.
+        """
+        self._right(" ".join((await shell(live, NAME))[1:]))
+
+    def _right(self, host: str) -> None:
+        if host != self.far.host:
+            raise AgentError(f"the agent is on {self.far.host}, but {self.host} led to {host}")
 
     async def _attach(self, stream: Resumable) -> None:
         """A new channel to the daemon.
@@ -216,8 +238,7 @@ class SSHAgent:
         channel.close()
         if kind != "gone":
             raise AgentError(f"{self.host} did not answer as expected: {kind} {host} {rest}"[:1000])
-        if host != self.far.host:
-            raise AgentError(f"the agent is on {self.far.host}, but {self.host} led to {host}")
+        self._right(host)
         raise _GoneError(f"the agent on {self.host} is gone: {rest}")
 
     def _cut(self, session: Session) -> None:

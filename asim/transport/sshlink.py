@@ -21,12 +21,12 @@ CUT = (asyncssh.Error, OSError, EOFError)
 """What an operation raises when the link is cut under it (and what the far side's refusals are, too)."""
 FIRST_DELAY, MOST_DELAY = 0.1, 10.0
 """Seconds between attempts to connect: each twice the one before."""
-FAREWELL = 2.0
-"""Seconds for an orderly end."""
 BUSY, RETRY, MOST_RETRY = 10.0, 0.05, 1.0
 """Seconds for which a server may refuse another channel (``MaxSessions``), and between attempts: each twice the one before."""
-NOTICED = 0.1
-"""Seconds in which a broken connection is known to be closed."""
+FAREWELL, NOTICED = 2.0, 0.1
+"""Seconds for an orderly end, and in which a broken connection is known to be closed."""
+USERS, SYSTEMS = [[f"{place}known_hosts{number}" for number in ("", "2")] for place in ("~/.ssh/", "/etc/ssh/ssh_")]
+"""Files with host keys where no config file says others."""
 UNANSWERED = 3
 """Questions for a sign of life without an answer, after which a link counts as cut."""
 
@@ -92,11 +92,13 @@ class Link:
     :param host: ``user@host``.
     :param options: how to reach it.
     :param on_state: called with the reason when the link is cut, and with None when there is a new one.
+    :ivar check: raises AgentError if a new connection led to another machine; nobody is given such a one.
     """
 
     def __init__(self, host: str, options: SSHOptions, on_state: Callable[[str | None], None] | None = None) -> None:
         self.host, self.options = host, options
         self._on_state = on_state or (lambda _: None)
+        self.check: Callable[[asyncssh.SSHClientConnection], Awaitable[None]] | None = None
         self._connection: asyncssh.SSHClientConnection | None = None
         self._jumps: list[asyncssh.SSHClientConnection] = []
         self._lock = asyncio.Lock()
@@ -199,13 +201,19 @@ class Link:
         except TimeoutError:
             raise AgentError(f"{host} did not answer within {self.options.connect_timeout:g} s") from None
         except asyncssh.HostKeyNotVerifiable as exc:
-            raise AgentError(_unknown(host, client.offered, options, known, exc)) from exc
+            raise AgentError(_unknown(host, self.options, client.offered, options, known, exc)) from exc
         except asyncssh.PermissionDenied as exc:
             raise AgentError(f"{host} does not let {options.username} in: {exc.reason}{client.words}") from exc
         except (asyncssh.ConfigParseError, asyncssh.KeyImportError, ValueError) as exc:
             raise AgentError(f"{host} cannot be connected to: {exc}") from exc
         except CUT as exc:
             raise AgentError(f"{host} cannot be reached: {exc or type(exc).__name__}{client.words}") from exc
+        try:
+            if last and self.check:
+                await self.check(connection)
+        except BaseException:
+            connection.abort()
+            raise
         if last and not (options.tunnel or options.proxy_command):
             self._address = connection.get_extra_info("peername")[:2]
         return connection
@@ -229,7 +237,7 @@ class Link:
             keepalive_count_max=UNANSWERED,
             **{key: value for key, value in given.items() if value is not None},
         )
-        return options, asyncssh.import_known_hosts(_read(own.known_hosts or options.known_hosts or ()))
+        return options, asyncssh.import_known_hosts(_read(_known_files(own, options)))
 
     async def _same_address(self, options: Any) -> socket.socket | None:
         """A socket to the machine where we were, if there is a direct way to it; None: by name."""
@@ -252,11 +260,16 @@ def _paths(names: Sequence[str] | None) -> list[str] | None:
     return None if names is None else [str(Path(name).expanduser()) for name in names]
 
 
-def _read(paths: Any) -> str:
-    """All of these files that are there; without any the usual ones."""
-    usual = ("~/.ssh/known_hosts", "~/.ssh/known_hosts2", "/etc/ssh/ssh_known_hosts", "/etc/ssh/ssh_known_hosts2")
+def _known_files(own: SSHOptions, options: Any) -> Sequence[str]:
+    """Where host keys are known from: a config file may name the user's files, the system's, both, or neither."""
+    get = options.config.get
+    return own.known_hosts or [*get("UserKnownHostsFile", USERS), *get("GlobalKnownHostsFile", SYSTEMS)]
+
+
+def _read(paths: Sequence[str]) -> str:
+    """All of these files that are there."""
     text = ""
-    for path in paths or usual:
+    for path in paths:
         try:
             text += Path(path).expanduser().read_text(errors="surrogateescape") + "\n"
         except OSError:
@@ -264,7 +277,7 @@ def _read(paths: Any) -> str:
     return text
 
 
-def _unknown(host: str, key: asyncssh.SSHKey | None, options: Any, known: Any, exc: Exception) -> str:
+def _unknown(host: str, own: SSHOptions, key: asyncssh.SSHKey | None, options: Any, known: Any, exc: Exception) -> str:
     """Why a host's key is refused, and what to do about it."""
     if key is None or known is None:
         return f"{host} is refused: {exc}"
@@ -278,7 +291,8 @@ def _unknown(host: str, key: asyncssh.SSHKey | None, options: Any, known: Any, e
             f"{host} is refused: its host key has changed. It shows {print_}; known is {had}. Somebody may be in "
             f"between. If the new key is right, remove the old one first: ssh-keygen -R '{label}'"
         )
+    files = _known_files(own, options)
     return (
         f"{host} is refused: its host key is not known. It shows {print_}. If that is its key, add this line to "
-        f"~/.ssh/known_hosts:\n{line}"
+        f"{files[0] if files else 'a file, and name that by ssh.known_hosts'}:\n{line}"
     )

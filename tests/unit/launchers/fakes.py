@@ -196,6 +196,7 @@ class Agent:
         self.seen: dict[str, Any] = {}
         self.alive: list[JobKey] = []
         self.recovered = self.closed = False
+        self.reached: float | None = 0.0
         self.dead: AgentError | None = None
         self.gone = anyio.Event()
 
@@ -220,8 +221,9 @@ class Agent:
     async def cancel(self, keys: Collection[JobKey], grace: float) -> None:
         self.stopped += keys
 
-    async def recover(self) -> None:
+    async def recover(self, *, again: bool = False) -> str:
         self.recovered = True
+        return ""
 
     async def close(self, keep: object) -> None:
         self.closed = True

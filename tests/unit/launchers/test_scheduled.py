@@ -13,7 +13,7 @@ import pytest
 from asim.config import Config
 from asim.errors import AsimError, FileActionError, SubmitError, UnsupportedError
 from asim.launchers import tracking
-from asim.launchers.base import Capabilities, JobKey, JobStatus
+from asim.launchers.base import Capabilities, JobKey, JobStatus, reached
 from asim.launchers.dialect import Command, Completed, SchedulerError
 from asim.launchers.scheduled import ScheduledLauncher
 from asim.plan import JobSpec
@@ -512,6 +512,21 @@ async def test_batch_jobs_outlive_the_agent() -> None:
         await until(lambda: len(world.ends()) == 3)
         assert world.ends() == {1: JobState.LOST, 2: JobState.COMPLETED, 3: JobState.TIMEOUT}
         assert len(world.manager.of("submit")) == 1
+
+
+async def test_an_agent_whose_link_is_cut_cannot_be_reached() -> None:
+    """A scheduler's launcher can be reached when the agent that it has now can be."""
+    async with World().open() as world:
+        await world.launcher.submit(jobs("job", 1))
+        assert reached(world.launcher) == 0.0
+        world.agent.reached = None
+        assert reached(world.launcher) is None
+        first = world.agent
+        first.die()
+        await until(lambda: world.agent is not first and world.agent.seen)
+        assert reached(world.launcher) == 0.0
+        world.agent.reached = 7.0
+        assert reached(world.launcher) == 7.0
 
 
 async def test_the_agent_dies_during_a_query() -> None:
