@@ -52,6 +52,7 @@ class Outputs:
         :returns: the files here.
         :raises UnsupportedError: this experiment has no far host.
         :raises AgentError: there is no link.
+        :raises FileActionError: a file cannot be read there, or written here; the others were fetched.
         Cancellation: files that are whole stay.
         """
         far = self._launching.far

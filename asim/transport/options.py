@@ -26,7 +26,8 @@ class SSHOptions:
     :ivar connect_timeout: seconds that one attempt to connect may take.
     :ivar keepalive: seconds without a sign of life after which the server is asked for one; after three unanswered
         questions the link counts as cut. 0: never asked.
-    :ivar link_patience: seconds for which jobs go on, and new links are tried, after the link was cut.
+    :ivar link_patience: seconds for which jobs go on, and new links are tried, after the link was cut. A driver whose event
+        loop stands still for as long counts as cut off, too.
     :ivar python: interpreter that runs the agent there. None: the first of python3, python3.13 ... python3.6 and
         /usr/bin/python3 that is Python 3.6 or later.
     :ivar cache: directory there for the agent's file; ``~`` is the home there.
