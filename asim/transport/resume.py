@@ -6,6 +6,7 @@ The other half is :mod:`asim.agent.link`. Both ends count bytes; a new channel b
 from __future__ import annotations
 
 import asyncio
+import time
 import contextlib
 from collections.abc import Callable
 from typing import Protocol
@@ -37,7 +38,7 @@ class Resumable(asyncio.WriteTransport):
     :param keepalive: seconds between two signs of life to the agent, which then knows that somebody is there; 0: none.
     :ivar over: the agent has said its last word.
     :ivar closing: nothing more is written.
-    :ivar attached: since when there is a channel, in the loop's time; None: there is none.
+    :ivar attached: since when there is a channel, in monotonic time; None: there is none.
     """
 
     def __init__(self, protocol: asyncio.Protocol, on_close: Callable[[], None], keepalive: float = 0.0) -> None:
@@ -121,7 +122,7 @@ class Resumable(asyncio.WriteTransport):
             raise AgentError(f"the agent has forgotten what it had: {count} bytes of {self._base}")
         self.acknowledged(count)
         self._channel, self._told = channel, self.received
-        self.attached = asyncio.get_running_loop().time()
+        self.attached = time.monotonic()
         if self._kept:
             self._send(self._kept)
         self.pause(False)
