@@ -6,8 +6,8 @@ The other half is :mod:`asim.agent.link`. Both ends count bytes; a new channel b
 from __future__ import annotations
 
 import asyncio
-import time
 import contextlib
+import time
 from collections.abc import Callable
 from typing import Protocol
 
