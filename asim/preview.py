@@ -114,7 +114,7 @@ def _layout(plan: LaunchPlan, layout: Layout) -> Iterator[dict[str, str]]:
 
 
 def _job(plan: LaunchPlan, job: JobSpec, files: list[dict[str, str]]) -> dict[str, Any]:
-    programs = [path for folder in (job.outputs, job.cwd) if (path := f"{folder}/{job.name}.mpmd") in plan.files]
+    programs = [path] if (path := f"{job.outputs}/{job.name}.mpmd") in plan.files else []
     return {
         "name": job.name,
         "ensemble": job.ensemble.name if job.ensemble else None,

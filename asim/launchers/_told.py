@@ -38,8 +38,8 @@ def end_of(text: str) -> End | None:
     if not words or not words[0].isdigit():
         return None
     code, when = int(words[0]), seconds_of(words[1:2])
-    killed = 128 < code <= 128 + LAST_SIGNAL
-    signed = 128 - code if killed else code
+    signed = signed_of(code)
+    killed = signed < 0
     if words[2:] == ["time limit"]:
         return End(JobStatus(JobState.TIMEOUT, when, signed, "stopped at its time limit"))
     if words[2:] == [NEVER]:
@@ -49,6 +49,11 @@ def end_of(text: str) -> End | None:
     if code == 0:
         return End(JobStatus(JobState.COMPLETED, when, 0))
     return End(JobStatus(JobState.FAILED, when, signed, ended_badly(signed)), killed)
+
+
+def signed_of(code: int) -> int:
+    """What a shell says of a program's end, as asim says it: minus the number of the signal, or the exit code."""
+    return 128 - code if 128 < code <= 128 + LAST_SIGNAL else code
 
 
 def seconds_of(words: Sequence[str]) -> float:

@@ -18,6 +18,7 @@ from collections.abc import Mapping, Sequence
 
 from ..errors import SubmitError
 from ..status import JobState
+from ._told import signed_of
 from .base import JobStatus
 from .dialect import Batch, Command, Completed, SchedulerError
 
@@ -210,8 +211,8 @@ def _evidence(record: Mapping[str, str]) -> JobStatus | None:
 def _ended(code: int | None, reason: str) -> JobStatus:
     """A job that did not complete; a code above 128 is a signal when LSF itself sent it."""
     term = reason.partition(":")[0].strip()
-    if code is not None and code > 128 and term.startswith("TERM_"):
-        code = 128 - code
+    if code is not None and term.startswith("TERM_"):
+        code = signed_of(code)
     reason = f"EXIT: {reason.rstrip('. ')}" if reason else f"EXIT: exit code {code}" if code is not None else "EXIT"
     if term in _TIMEOUT:
         return JobStatus(JobState.TIMEOUT, 0.0, code, reason)

@@ -15,6 +15,7 @@ from xml.etree import ElementTree as ET
 
 from ..errors import SubmitError
 from ..status import JobState
+from ._told import signed_of
 from .base import JobStatus, ended_badly
 from .dialect import Batch, Command, Completed, SchedulerError
 
@@ -227,7 +228,7 @@ def _ended(record: Mapping[str, str]) -> JobStatus:
     if number == 0:
         state = JobState.FAILED if code else JobState.COMPLETED
         return JobStatus(state, when, code, f"exit_status {code}" if code else "")
-    own = (128 - code if code > 128 else code) or None
+    own = signed_of(code) or None
     late = number == _LIMIT or (number == _KILLED and _at_limit(record))
     words = "it reached its limit of time" if number == _KILLED and late else _WORDS.get(number, "it failed")
     words += f", {ended_badly(own)}" if own else ""

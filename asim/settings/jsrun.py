@@ -181,10 +181,10 @@ class JsrunSettings(RunSettings):
         if not self.erf:
             return super()._command(context, head)
         word = context.run_command or self.run_command
-        return [word, *(head or ()), *self.format_run_args(), "--erf_input", _erf_path(context)]
+        return [word, *(head or ()), *self.format_run_args(), "--erf_input", context.programs]
 
     def _files(self, context: StepContext) -> dict[str, str]:
-        return {_erf_path(context): self._erf(context)} if self.erf else {}
+        return {context.programs: self._erf(context)} if self.erf else {}
 
     def _erf(self, context: StepContext) -> str:
         """The explicit resource file: how to spread, then every program, then the resources of every program."""
@@ -206,10 +206,6 @@ class JsrunSettings(RunSettings):
         ranks = f"rank: {sets['rank']}" if "rank" in sets else sets.get("rank_count", "1 ")
         optional = "".join(f"; {name}: {sets[name]}" for name in ("gpu", "memory") if name in sets)
         return f"{ranks}: {{ host: {sets.get('host', '*')}; cpu: {sets.get('cpu', '*')}{optional}}}"
-
-
-def _erf_path(context: StepContext) -> str:
-    return f"{context.cwd}/{context.name}.mpmd"
 
 
 def _count(field: str, value: int | str) -> int | str:

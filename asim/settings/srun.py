@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from os import PathLike
@@ -158,7 +157,7 @@ class SrunSettings(RunSettings):
             return super()._command(context, head)
         tasks = str(sum(part._tasks(where) for where, part in self._named()))
         word = context.run_command or self.run_command
-        return [word, *(head or ()), *self.format_run_args(), "--ntasks", tasks, "--multi-prog", _file(context)]
+        return [word, *(head or ()), *self.format_run_args(), "--ntasks", tasks, "--multi-prog", context.programs]
 
     def _refuse_colons(self, context: StepContext) -> None:
         """At each srun begins another program, wherever it stands, also after ``--``."""
@@ -178,7 +177,7 @@ class SrunSettings(RunSettings):
             lines.append(f"{first}-{first + tasks - 1} {_quoted(f'{where}exe_args', part._boxed(context, *own))}\n")
             first += tasks
             self._share(where, part)
-        return {_file(context): "".join(lines)}
+        return {context.programs: "".join(lines)}
 
     def _named(self) -> list[tuple[str, SrunSettings]]:
         """All programs, with what errors call them."""
@@ -201,11 +200,6 @@ class SrunSettings(RunSettings):
             if key not in (_MULTI_PROG, *_TASKS) and (key not in own or own[key] != text):
                 what = "with multi-prog all programs share the options of the first, but for the number of tasks"
                 raise UnsupportedError(allowed(f"{where}run_args[{key!r}]", text, what))
-
-
-def _file(context: StepContext) -> str:
-    """Beside the output files: others may start jobs of this name in the same working directory."""
-    return f"{os.path.dirname(context.stdout)}/{context.name}.mpmd"
 
 
 def _pattern(field: str, path: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
@@ -36,6 +37,13 @@ class StepContext:
     beside: bool = False
     alone: bool = False
     allocation: str = ""
+
+    @property
+    def programs(self) -> str:
+        """The file that lists the programs of an MPMD job, where a run command wants one. It is beside the output files:
+        others may start jobs of this name in the same working directory.
+        """
+        return f"{os.path.dirname(self.stdout)}/{self.name}.mpmd"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -184,6 +184,7 @@ def test_no_qstat_is_no_answer() -> None:
         (record("21  : in recognizing job", "0"), JobState.FAILED, None, "21 (in recognizing job): "),
         (record("27  : searching requested shell", "0"), JobState.FAILED, None, "27 (searching requested shell): its shell"),
         (record("8 : in prolog", "1"), JobState.FAILED, 1, "8 (in prolog): it failed, exit code 1"),
+        (record("8 : in prolog", "255"), JobState.FAILED, 255, "8 (in prolog): it failed, exit code 255"),
         (record("100 : assumedly after job", "137 (Killed)", wall="61.2s", category="-l h_rt=60"), JobState.TIMEOUT, -9, "100 ("),
         (record("100 : assumedly after job", "137 (Killed)", wall="59s", category="-l h_rt=60"), JobState.FAILED, -9, "100 ("),
         (record("100 : assumedly after job", "138 (User defined signal 1)", wall="60", category="-l s_rt=60"), JobState.TIMEOUT, -10, "100 ("),

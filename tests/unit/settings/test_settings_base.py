@@ -255,9 +255,9 @@ def test_placeless_steps_really_are(kind, step):
 
 
 def test_placeful_steps_are_called_so(step):
-    """A container without working directory and an ERF depend on the job's directory."""
+    """A container without working directory and an ERF depend on the job's directories."""
     boxed, erf = MpirunSettings("x", container=Singularity("i")), JsrunSettings("x")
     erf.make_mpmd(JsrunSettings("y"))
     for settings in (boxed, erf):
         assert not settings.placeless("local")
-        assert step(settings) != step(settings, cwd="/elsewhere")
+        assert step(settings) != step(settings, cwd="/elsewhere", stdout="/elsewhere/1")

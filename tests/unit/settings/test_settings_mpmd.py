@@ -115,9 +115,9 @@ def test_erf_lists_every_program_the_parent_first(step):
     one.make_mpmd(three)
     done = step(one, launcher="lsf")
     files = ("--stdio_stdout", "/w/sim.out", "--stdio_stderr", "/w/sim.err")
-    tail = ("-E", "A=1", "-E", "B=2", "--smpiargs=-gpu", "--erf_input", "/w/sim/sim.mpmd")
+    tail = ("-E", "A=1", "-E", "B=2", "--smpiargs=-gpu", "--erf_input", "/w/sim.mpmd")
     assert done.argv == ("jsrun", "--chdir", "/w/sim", *files, *tail)
-    lines = done.files["/w/sim/sim.mpmd"].split("\n")
+    lines = done.files["/w/sim.mpmd"].split("\n")
     assert lines == [
         "launch_distribution : packed",
         "",
@@ -135,8 +135,8 @@ def test_erf_lists_every_program_the_parent_first(step):
 def test_erf_of_a_local_job(step):
     """The agent places it, but the file is needed all the same."""
     done = step(pair(JsrunSettings, {"A": "1"}), run_command="/opt/jsrun")
-    assert done.argv == ("/opt/jsrun", "--erf_input", "/w/sim/sim.mpmd")
-    assert list(done.files) == ["/w/sim/sim.mpmd"]
+    assert done.argv == ("/opt/jsrun", "--erf_input", "/w/sim.mpmd")
+    assert list(done.files) == ["/w/sim.mpmd"]
     assert done.env == {"A": "1"}
 
 
@@ -159,7 +159,7 @@ def test_erf_head(first, second, preamble, head, step):
     one = JsrunSettings("x", run_args=first)
     one.set_mpmd_preamble(preamble)
     one.make_mpmd(JsrunSettings("y", run_args=second))
-    text = step(one, launcher="lsf").files["/w/sim/sim.mpmd"]
+    text = step(one, launcher="lsf").files["/w/sim.mpmd"]
     assert text.split("\n\n")[0].split("\n") == head
 
 
@@ -167,7 +167,7 @@ def test_erf_of_one_program(step):
     """make_mpmd() without another program describes this one by an ERF."""
     one = JsrunSettings("x", "a")
     one.make_mpmd()
-    assert "app 0 : x a\n" in step(one, launcher="lsf").files["/w/sim/sim.mpmd"]
+    assert "app 0 : x a\n" in step(one, launcher="lsf").files["/w/sim.mpmd"]
 
 
 def test_own_erf_file_replaces_the_resource_flags(step):
@@ -247,7 +247,7 @@ def test_mpmd_programs_have_a_container_each(step):
     assert " i x : singularity exec --pwd /w/sim --bind /w/sim j y" in text
     erf = JsrunSettings("x", container=Singularity("i"))
     erf.make_mpmd()
-    assert "app 0 : singularity exec --pwd /w/sim --bind /w/sim i x" in step(erf).files["/w/sim/sim.mpmd"]
+    assert "app 0 : singularity exec --pwd /w/sim --bind /w/sim i x" in step(erf).files["/w/sim.mpmd"]
 
 
 def test_missing_mount_of_an_explicit_directory_is_said(caplog):
