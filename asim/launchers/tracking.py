@@ -157,7 +157,8 @@ class Tracker:
         if number < member.run:
             return []  # it is run again; one that ended by itself would not be
         member.run, member.held, member.held_at = number, end.status, now
-        return self._conclude(member) if member.verdict or (member.asked and not member.alone) else []
+        known = member.verdict is not None and member.judged  # else the accounting is asked
+        return self._conclude(member) if known or (member.asked and not member.alone) else []
 
     def statuses(
         self, found: Mapping[str, JobStatus], asked: Iterable[str], posed: float, now: float, final: bool
