@@ -77,8 +77,10 @@ demo-inference: $(VENV)/.demo
 demo-training: $(VENV)/.torch
 	$(BIN)/python examples/online_training/train.py
 
+# tests wait more than they work
+WORKERS := $(shell cores=$$(getconf _NPROCESSORS_ONLN); echo $$((cores < 4 ? 2 * cores : 8)))
 test: $(VENV)/.test
-	$(BIN)/python -m pytest -m "not slow" -n 2 --dist loadfile
+	$(BIN)/python -m pytest -m "not slow" -n $(WORKERS) --dist loadfile
 
 test-all: $(VENV)/.test
 	$(BIN)/python -m pytest

@@ -94,6 +94,7 @@ async def test_what_ended_by_itself_was_not_stopped(exp, home):
     assert (group[0].status, group[0].returncode) == (C, 0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("verb", ["cancel", "aclose"])
 async def test_an_agent_that_hangs_is_as_good_as_dead(home, verb):
     """A stopped (SIGSTOP) agent cannot hold up cancel or aclose for ever, and its jobs do not survive."""

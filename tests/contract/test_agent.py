@@ -17,6 +17,7 @@ from tests import fuzz_agent
 pytestmark = pytest.mark.anyio
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", range(4))
 def test_broken_input_ends_an_agent_cleanly(seed, tmp_path):
     """Twenty mutated conversations each: no crash, no garbage back, nothing left running."""

@@ -19,7 +19,7 @@ from tests.integration.conftest import alive, python, sh, until
 
 from .conftest import CLUSTER, connect, node_pids, pids
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.slow]
 DEADLINE = 30
 
 

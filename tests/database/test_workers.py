@@ -21,7 +21,7 @@ from tests.integration.ml_models import mlp, need
 
 from .conftest import CLUSTER, connect, node_pids, pids
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.slow]
 DEADLINE = 60
 X = np.array([[1, 2, 3], [4, 5, 6]], np.float32)
 

@@ -38,8 +38,6 @@ FENCE = re.compile(
 )
 CHECK = doctest.OutputChecker()
 FLAGS = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
-SLOW = ("colocated.md", "databases.md", "ml-models.md")
-"""Pages that start several databases, or import what takes long."""
 
 
 class Block(NamedTuple):
@@ -99,14 +97,9 @@ def run_page(page: Path, namespace: dict[str, object], runner: asyncio.Runner) -
             assert good, f"{name(page)}:{block.line}\n{difference}"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
-    "page",
-    [
-        pytest.param(page, marks=[pytest.mark.slow] if page.name in SLOW else [])
-        for page in PAGES
-        if any(block.lang == "python" for block in blocks(page))
-    ],
-    ids=name,
+    "page", [page for page in PAGES if any(block.lang == "python" for block in blocks(page))], ids=name
 )
 def test_examples_run(page, home):
     """Every python block of a page runs, and prints what the page says."""

@@ -16,6 +16,7 @@ SCRIPT = EXAMPLES / "key_prefixing" / "experiment.py"
 SMARTREDIS = Path(__file__).parents[2] / ".venv-smartredis/bin/python"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("client", ["asim", "smartredis"])
 def test_the_consumer_gets_both_tensors(home: Path, client: str) -> None:
     """Two tensors of one name, from two producers, are told apart by set_data_source."""

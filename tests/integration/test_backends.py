@@ -403,6 +403,7 @@ def test_random_bytes(backend: str, module: str, blob: bytes) -> None:
         load(backend, blob)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("backend", ["TORCH", "TFLITE"])
 def test_no_text_for_numbers(backend: str) -> None:
     """STRING tensors are refused by name where a framework has no text."""

@@ -27,7 +27,7 @@ from tests.integration.ssh import SSHServer, need_sshd
 from tests.integration.ssh import sshd as sshd
 from tests.servers import until as wait_until
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.slow]
 
 
 def far(sshd: SSHServer, name: str, **ssh: object) -> Experiment:

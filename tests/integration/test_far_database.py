@@ -17,7 +17,7 @@ from tests.conftest import missing
 from tests.integration.ssh import Proxy, SSHServer
 from tests.integration.ssh import sshd as sshd
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.slow]
 
 START = "import os, asim, numpy as np; c = asim.SyncClient(os.environ['SSDB']); "
 

@@ -23,7 +23,7 @@ from tests.integration.ssh import SSHServer
 from tests.integration.ssh import sshd as sshd
 from tests.unit.test_journal import NOBODY, keep, lines_for
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.slow]
 
 
 def far(sshd: SSHServer, name: str, **options: Any) -> Experiment:

@@ -25,7 +25,7 @@ from tests.integration.test_ssh import connected
 from tests.integration.test_ssh_server_faults import anyio_backend as anyio_backend
 from tests.integration.test_ssh_server_faults import server as server
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.slow]
 
 
 def far(sshd: SSHServer, name: str, port: int | None = None, **ssh: Any) -> Experiment:

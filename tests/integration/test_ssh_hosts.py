@@ -22,7 +22,7 @@ from tests.integration.ssh import SSHD, Proxy, SSHServer, need_sshd
 from tests.integration.ssh import sshd as sshd
 from tests.integration.test_ssh import connected, ended, specs
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.slow]
 
 NAME = "/proc/sys/kernel/hostname"
 """A file that has another text on every node."""

@@ -26,7 +26,7 @@ from tests.integration.test_far import running
 from tests.integration.test_ssh import connected, ended, specs
 from tests.integration.test_ssh_faults import ONCE, each_once
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.slow]
 
 MEG = 1 << 20
 

@@ -256,6 +256,7 @@ async def test_the_schedulers_word() -> None:
         assert world.ends() == {1: JobState.FAILED}
 
 
+@pytest.mark.slow
 async def test_an_answer_that_is_slower_than_the_start() -> None:
     """A member that starts while the answer that it waits is on its way has not been run again: its death counts."""
     async with World().open() as world:
@@ -280,6 +281,7 @@ async def test_an_answer_that_is_slower_than_the_start() -> None:
         assert [status for _, status in world.said] == [JobStatus(JobState.RUNNING, 5.0, pid=7, host="node"), ended]
 
 
+@pytest.mark.slow
 async def test_the_accounting_is_down(monkeypatch: pytest.MonkeyPatch) -> None:
     """A job that the queue told the end of ends so, though the accounting never answers, and nobody is kept awake."""
     monkeypatch.setattr(tracking, "JUDGE", 1.0)
