@@ -264,6 +264,7 @@ async def test_forget_and_abandoned_views_keep_nothing(exp):
     assert exp.get_status(model) == [JobState.NEW] and group.status is C and exp._session.monitor.jobs == []
 
 
+@pytest.mark.slow
 async def test_a_very_deep_tree_can_be_replaced(exp, home):
     """A directory of absurd depth is removed, too; jobs go on."""
     running = await exp.start(sh(exp, "running", "sleep 60"), block=False)

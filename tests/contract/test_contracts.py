@@ -98,6 +98,7 @@ class TestLocalAgent(HostContract):
         assert (await agent.last_words(), lost) == ("", [None])
 
 
+@pytest.mark.slow
 class TestSSHAgent(HostContract):
     """The same agent at the far end of an SSH connection."""
 
