@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import socket
 import sys
 from collections.abc import Sequence
+from time import perf_counter
 from typing import Any
 
 from .shared import server_of
@@ -17,6 +19,14 @@ PIECES = 512
 """Pieces in one ``sendmsg``; the kernel takes 1024 (IOV_MAX)."""
 BUFFER = 4 << 20
 """Bytes of the socket's own buffers, as far as the system allows."""
+EAGER = 250e-6
+"""Seconds for which a worker looks for the next task before it sleeps, if the last one came as soon: to wake a process
+on an idle core takes longer than a small run."""
+TAKEN = 1e-3
+"""Seconds after which it is clear that another process wanted this core while it was looking."""
+PATIENT = (0.05, 4.0)
+"""Seconds for which it then sleeps at once: the first time, doubled each time that it happens again within a second, up
+to the other number."""
 
 
 class Refused(Exception):
@@ -28,9 +38,13 @@ class Gone(Exception):
 
 
 class Connection:
-    """One connection to a Unix domain socket. Any method may raise :class:`Refused`, :class:`Gone` and OSError."""
+    """One connection to a Unix domain socket. Any method may raise :class:`Refused`, :class:`Gone` and OSError.
 
-    def __init__(self, path: str) -> None:
+    :param eager: look for the next reply a little before sleeping. Not for one of several threads: they would get
+        into each other's way.
+    """
+
+    def __init__(self, path: str, *, eager: bool = False) -> None:
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | getattr(socket, "SOCK_CLOEXEC", 0))
         for option in (socket.SO_SNDBUF, socket.SO_RCVBUF):
             self._socket.setsockopt(socket.SOL_SOCKET, option, BUFFER)
@@ -41,6 +55,8 @@ class Connection:
         self._view = memoryview(self._first)
         self._rest = b""  # received, and not read yet
         self._kept: Any = None
+        self._eager, self._soon = eager, False
+        self._patience = self._patient_until = 0.0
 
     def command(self, *words: bytes) -> Any:
         """Send a command and wait for its reply: bytes, None, a number, the text of a status, or a list of those."""
@@ -100,7 +116,26 @@ class Connection:
         return self._large(size, self._room(size + 2))
 
     def _receive(self) -> int:
-        return self._some(self._socket.recv_into(self._view))
+        begin = now = perf_counter()
+        while self._soon and now < begin + EAGER:
+            try:
+                return self._some(self._socket.recv_into(self._view, 0, socket.MSG_DONTWAIT))
+            except BlockingIOError:
+                os.sched_yield()
+            last, now = now, perf_counter()
+            if now > last + TAKEN:
+                self._give_way(now)
+                break
+        count = self._socket.recv_into(self._view)
+        now = perf_counter()
+        self._soon = self._eager and now < begin + EAGER and now > self._patient_until
+        return self._some(count)
+
+    def _give_way(self, now: float) -> None:
+        first, longest = PATIENT
+        again = now < self._patient_until + 1.0
+        self._patience = min(2 * self._patience, longest) if again else first
+        self._patient_until = now + self._patience
 
     @staticmethod
     def _some(count: int) -> int:

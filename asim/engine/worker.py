@@ -74,7 +74,7 @@ def connect(settings: Settings) -> list[Connection]:
     """A connection per thread, each with its HELLO sent."""
     found = []
     for _ in range(settings.threads):
-        connection = Connection(settings.socket)
+        connection = Connection(settings.socket, eager=settings.threads == 1)
         connection.command(b"AUTH", protocol.WORKER.encode(), settings.password.encode())
         connection.send(
             (b"ASIM.DONE", protocol.hello(os.getpid(), settings.device, bool(connection.server))), protocol.NEXT
