@@ -14,7 +14,7 @@ from inference_serving import Clients, Served, job
 from inference_table import Goal, ratios, spread, values
 from report import markdown
 
-NAMES = {"ONNX": "resnet.onnx", "TORCH": "resnet.torch"}
+NAMES = {"ONNX": "resnet.onnx", "TORCH": "resnet.torch", "TF": "resnet.tf", "TFLITE": "resnet.tflite"}
 THREADS = (1, 2)
 SECONDS = 3.0
 MOST_ROUNDS = 5
@@ -51,7 +51,8 @@ def measure(args: argparse.Namespace, store: Store, skipped: list[str]) -> Itera
 def _stored(served: Served, store: Store, backends: Sequence[str]) -> None:
     served.put("x", np.load(store.path("image.npy")))
     for backend in backends:
-        served.db.execute_command("AI.MODELSTORE", backend, backend, "CPU", "BLOB", store.get(NAMES[backend]))
+        names = ["INPUTS", 1, "x", "OUTPUTS", 1, "Identity"] if backend == "TF" else []
+        served.db.execute_command("AI.MODELSTORE", backend, backend, "CPU", *names, "BLOB", store.get(NAMES[backend]))
 
 
 def _round(number, store, backends, threaded, several, clients) -> Iterator[Row]:

@@ -43,17 +43,27 @@ def mlp_torch():
 
 
 def mlp_tf():
-    """A frozen graph, with the input ``x`` and the output ``Identity``."""
-    from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
-
-    function, _ = _tf_function(None)
-    return convert_variables_to_constants_v2(function).graph.as_graph_def().SerializeToString()
+    return _frozen(*_tf_function(None))
 
 
 def mlp_tflite():
+    return _lite(*_tf_function(1))
+
+
+def _frozen(function, module):
+    """A graph with the input ``x`` and the output ``Identity``."""
+    return _constants(function).graph.as_graph_def().SerializeToString()
+
+
+def _constants(function):
+    from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
+
+    return convert_variables_to_constants_v2(function)
+
+
+def _lite(function, module):
     import tensorflow as tf
 
-    function, module = _tf_function(1)
     return tf.lite.TFLiteConverter.from_concrete_functions([function], module).convert()
 
 
@@ -81,6 +91,23 @@ def resnet_onnx():
     out = io.BytesIO()
     torch.onnx.export(_resnet(), (torch.zeros(IMAGE),), out, dynamo=False, input_names=["x"], output_names=["y"])
     return out.getvalue()
+
+
+def resnet_tf():
+    return _frozen(*_keras_resnet())
+
+
+def resnet_tflite():
+    return _lite(_constants(_keras_resnet()[0]), None)
+
+
+def _keras_resnet():
+    """The same network, which wants the colours last."""
+    import tensorflow as tf
+
+    model = tf.keras.applications.ResNet50(weights=None, classifier_activation=None)
+    function = tf.function(lambda x: model(tf.transpose(x, [0, 2, 3, 1]), training=False))
+    return function.get_concrete_function(tf.TensorSpec(IMAGE, tf.float32, name="x")), model
 
 
 def _resnet():

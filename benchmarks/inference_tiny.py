@@ -46,6 +46,8 @@ GROUPS = [
     Group("8 raw clients", "raw", 8),
     Group("32 raw clients", "raw", 32),
     Group("8 SmartRedis clients", "smartredis", 8),
+    Group("32 SmartRedis clients", "smartredis", 32),
+    Group("8 asim.Client", "asim", 8),
     Group("1 asim.Client, 8 tasks", "asim", 1, 8),
     Group("1 asim.Client, 32 tasks", "asim", 1, 32),
 ]

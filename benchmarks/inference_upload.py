@@ -32,6 +32,7 @@ MOST_ROUNDS = 5
 GOALS = {
     "bare": Goal("200 MB model, speed of storing / of SET", 0.8),
     "worker": Goal("200 MB model, checked by a worker, without onnxruntime's own loading: the same", 0.8),
+    "upload": Goal("200 MB model by exp.upload, without onnxruntime's own loading: the same", 0.8),
     "preload": Goal("50 objects to 3 shards, time / that of the slowest single one", 2, most=True),
     "cold": Goal("cold start: from the start of the database to the first answer of an ONNX model", 1, True, unit="s"),
     "torch": Goal("cold torch: from the last byte to OK, less torch's own loading of the model", 0.3, True, unit="s"),
@@ -264,6 +265,7 @@ def report(rows: Sequence[Row]) -> tuple[str, list[list[str]]]:
     parts += [f"\n{COUNT} objects to {SHARDS} shards, s\n", markdown(head, kinds)]
     lines = [
         GOALS["bare"].line(speed[BARE]), GOALS["worker"].line(less[STORE]),
+        GOALS["upload"].line(less[UPLOAD]),
         *([f"{case} workers: {line[0]}", *line[1:]] for case in ("cold", "warm")
           for line in [GOALS["preload"].line(of("preload", case, "ratio").values())]),
         GOALS["cold"].line(of("cold", "all", "answered").values()),

@@ -8,7 +8,8 @@ import re
 import signal
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 from . import protocol
@@ -191,26 +192,34 @@ class Loop:
         return protocol.done(task.number, took, heads), outputs
 
     def _fetched(self, task: Task) -> Any:
-        return self._objects.load(task.object, self._fetch(task))
+        """Load what a run needs while none of the run's time counts: a new worker's first one may need minutes for that.
 
-    def _fetch(self, task: Task) -> list[Any]:
+        The server's own alarm goes on: it kills this process a minute after the end of the run's time.
+        """
+        with self._uncounted(task):
+            return self._objects.load(task.object, self._fetch())
+
+    def _fetch(self) -> list[Any]:
         fetched: list[Any] = self._connection.command(b"ASIM.FETCH")
         if isinstance(fetched[6], list):  # it is large
             fetched[6] = self._shared.copy(*fetched[6])
-        if task.limit_ms:
-            self._import(_text(fetched[1]), task.limit_ms)
         return fetched
 
-    def _import(self, backend: str, limit_ms: int) -> None:
-        """Import a framework while no time counts: that is the task's own, and a new worker's first one may need seconds."""
-        self._deadlines.stop(self)
+    @contextmanager
+    def _uncounted(self, task: Task) -> Iterator[None]:
+        """Stop the task's time; afterwards it has all of it."""
+        if task.limit_ms:
+            self._deadlines.stop(self)
         try:
-            backend_of(backend).prepare()
+            yield
         finally:
-            self._deadlines.start(self, limit_ms)
+            if task.limit_ms:
+                self._deadlines.start(self, task.limit_ms)
 
     def _load(self, task: Task, data: Any) -> Answer:
-        fetched = self._fetch(task)
+        fetched = self._fetch()
+        with self._uncounted(task):  # the import, which only a new worker's first task needs
+            backend_of(_text(fetched[1])).prepare()
         digest = Digest(fetched[6])
         runner = self._objects.get(task.object) or self._objects.load(task.object, fetched)
         gc.freeze()  # what a framework made need not be looked through again and again

@@ -81,7 +81,7 @@ class MLModel(Placed):
     :param first_device: number of the first of these GPUs.
     :param batch_size: requests that are run together, at most; 0: each for itself.
     :param min_batch_size: requests to wait for before a batch is run; 0: do not wait.
-    :param min_batch_timeout: milliseconds to wait for that many; 0: without end.
+    :param min_batch_timeout: milliseconds to wait for that many; 0: 10 ms.
     :param tag: text stored with the model, for example its version.
     :param inputs: names of inputs, one or several (TF only).
     :param outputs: names of outputs, one or several (TF only).

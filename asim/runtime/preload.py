@@ -38,12 +38,49 @@ class Site(NamedTuple):
     tags: tuple[bytes, ...]
 
 
+class Claims:
+    """Which object each key of one database is for: the one that was wanted last, uploads that failed left out."""
+
+    def __init__(self) -> None:
+        self._wanted: dict[str, list[tuple[object, Upload]]] = {}  # oldest first; with the mark of the call
+
+    @property
+    def current(self) -> dict[str, Upload]:
+        """Key -> object, of stored ones and of those on their way."""
+        return {key: wanted[-1][1] for key, wanted in self._wanted.items()}
+
+    def take(self, uploads: Sequence[Upload], database: str, replace: bool) -> object:
+        """Take the keys of uploads; a mark for :meth:`keep` or :meth:`give_back`.
+
+        :param replace: whatever has them now.
+        :raises EntityExistsError: a different object has one; then nothing is taken.
+        """
+        mark = object()
+        keys = dict.fromkeys(key for upload in uploads for key, _ in upload.keys)
+        taken = {key: upload for key, upload in self.current.items() if not (replace and key in keys)}
+        for upload in uploads:
+            claim(taken, upload, database)
+        for key in keys:
+            self._wanted.setdefault(key, []).append((mark, taken[key]))
+        return mark
+
+    def keep(self, mark: object) -> None:
+        """They are stored, in the place of what was wanted before."""
+        for wanted in self._wanted.values():
+            del wanted[: next((place for place, (one, _) in enumerate(wanted) if one is mark), 0)]
+
+    def give_back(self, mark: object) -> None:
+        """They were not stored: the keys are for what they were for before, or for what is wanted since."""
+        left = {key: [one for one in wanted if one[0] is not mark] for key, wanted in self._wanted.items()}
+        self._wanted = {key: wanted for key, wanted in left.items() if wanted}
+
+
 class Preloader:
     """Uploads, and what was uploaded."""
 
     def __init__(self, databases: Deployments) -> None:
         self._databases = databases
-        self._claimed: WeakKeyDictionary[RunningDatabase, dict[str, Upload]] = WeakKeyDictionary()
+        self._claims: WeakKeyDictionary[RunningDatabase, Claims] = WeakKeyDictionary()
         self._sent: WeakKeyDictionary[RunningDatabase, dict[tuple[str, bytes], str]] = WeakKeyDictionary()
         self._locks: WeakKeyDictionary[RunningDatabase, dict[tuple[str, bytes], anyio.Lock]] = WeakKeyDictionary()
         self._digests: dict[tuple[object, ...], str] = {}  # of files, as long as they look the same
@@ -51,7 +88,7 @@ class Preloader:
     @property
     def uploaded(self) -> dict[str, dict[str, Upload]]:
         """What each running database has of this experiment: its name -> key -> object."""
-        return {one.identifier: self._claimed.get(one, {}) for one in self._databases.usable.values()}
+        return {one.identifier: self.claims(one).current for one in self._databases.usable.values()}
 
     async def upload(self, wanted: Mapping[str, Sequence[Upload]], *, replace: bool = False) -> None:
         """Have these objects in these databases; returns when all are there.
@@ -83,21 +120,9 @@ class Preloader:
         if errors:
             raise errors[0]
 
-    def claim(self, database: RunningDatabase, uploads: Iterable[Upload], replace: bool) -> list[str]:
-        """Take the keys of uploads; the ones that are new."""
-        taken = self._claimed.setdefault(database, {})
-        keys = [key for upload in uploads for key, _ in upload.keys]
-        trial = {key: upload for key, upload in taken.items() if not replace or key not in keys}
-        for upload in uploads:
-            claim(trial, upload, database.identifier)
-        fresh = [key for key in keys if taken.get(key) != trial[key]]
-        taken.update(trial)
-        return fresh
-
-    def unclaim(self, database: RunningDatabase, keys: Iterable[str]) -> None:
-        """These were not stored after all."""
-        for key in keys:
-            self._claimed[database].pop(key, None)
+    def claims(self, database: RunningDatabase) -> Claims:
+        """Whose its keys are."""
+        return self._claims.setdefault(database, Claims())
 
     def sent(self, database: RunningDatabase) -> dict[tuple[str, bytes], str]:
         """What was stored: address and key -> digest."""
@@ -134,7 +159,8 @@ class Run:
 
     async def work(self, replace: bool) -> None:
         """Store everything on every server."""
-        fresh = self._preloader.claim(self._database, self._uploads, replace)
+        claims = self._preloader.claims(self._database)
+        mark = claims.take(self._uploads, self._database.identifier, replace)
         try:
             sites = await self._sites()
             self._progress = self._preloader.progress(self._database, self._uploads, len(sites))
@@ -142,8 +168,9 @@ class Run:
             self._large, self._hashing = anyio.CapacityLimiter(LARGE_AT_ONCE), anyio.CapacityLimiter(HASHING)
             await self._everywhere(sites)
         except BaseException:
-            self._preloader.unclaim(self._database, fresh)
+            claims.give_back(mark)
             raise
+        claims.keep(mark)
         self._progress.end()
 
     async def _sites(self) -> list[Site]:
@@ -178,16 +205,16 @@ class Run:
             for site in sites:
                 found = [copy for upload in self._uploads for copy in copies(upload, site.tags)]
                 todo = deque(sorted(found, key=lambda copy: -copy.upload.content.size))
+                hints = dict.fromkeys((copy.upload.backend, copy.device) for copy in todo)
                 for number in range(min(LANES, len(todo))):
-                    group.start_soon(guarded, self._lane, site, todo, number == 0)
+                    group.start_soon(guarded, self._lane, site, todo, () if number else hints)
         if errors:
             raise errors[0]
 
-    async def _lane(self, site: Site, todo: deque[Copy], first: bool) -> None:
+    async def _lane(self, site: Site, todo: deque[Copy], hints: Iterable[tuple[str, str]]) -> None:
         there = await self._database.reached(site.address)
         async with sender(there, self._database.secret, self._where(site.name)) as connection:
-            if first:  # so that workers start and import what they need while the bytes are on their way
-                hints = dict.fromkeys((copy.upload.backend, copy.device) for copy in todo)
+            if hints:  # so that workers start and import what they need while the bytes are on their way
                 await connection.ask_all([("ASIM.PREPARE", *hint) for hint in hints])  # a user's redisai.so has it not
             while todo:
                 copy = todo.popleft()

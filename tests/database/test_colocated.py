@@ -14,6 +14,7 @@ from asim.errors import UnsupportedError
 from asim.settings import Singularity
 from tests.conftest import find_tool, missing
 from tests.integration.conftest import alive, pids_in, python, sh, until
+from tests.integration.ml_models import need
 
 pytestmark = pytest.mark.anyio
 DEADLINE = 30
@@ -298,6 +299,23 @@ async def test_all_ranks_share_one_database(exp: Experiment) -> None:
     model.colocate_db_tcp(port=0)
     await run(exp, model)
     assert len({Path(f"rank{rank}").read_text() for rank in range(4)}) == 1
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["tcp", "uds"])
+async def test_all_ranks_find_the_objects(exp: Experiment, kind: str) -> None:
+    """Four ranks: what is uploaded is there for the first command of each of them, and it is one database."""
+    need("torch")
+    code = PING.replace("info = ", "there = ask('EXISTS', 'negate')\ninfo = ") + (
+        "open('rank' + os.environ['PMI_RANK'], 'w').write(there + ' ' + info['run_id'])"
+    )
+    model = mpi_model(exp, "m", 4, code)
+    model.colocate_db_tcp(port=0) if kind == "tcp" else model.colocate_db_uds(str(Path("s.sock").absolute()))
+    model.add_script("negate", "def negate(x):\n    return torch.neg(x)\n")
+    await run(exp, model)
+    found = [Path(f"rank{rank}").read_text().split() for rank in range(4)]
+    assert [there for there, _ in found] == [":1"] * 4
+    assert len({run_id for _, run_id in found}) == 1
 
 
 @pytest.mark.slow

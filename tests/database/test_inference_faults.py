@@ -4,8 +4,10 @@ The table in ``docs/explanation/inference.md`` says the same in words.
 """
 
 import os
+import resource
 import signal
 import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 
 import anyio
@@ -15,6 +17,7 @@ import pytest
 import redis
 
 from asim import Experiment, JobState, Orchestrator
+from tests.conftest import missing
 from tests.integration import ml_models as models
 from tests.integration.conftest import alive, until
 from tests.integration.ml_models import need
@@ -279,22 +282,49 @@ async def test_outputs_that_others_write(exp: Experiment) -> None:
 @pytest.mark.slow
 async def test_a_thousand_queued_runs(exp: Experiment) -> None:
     """A thousand clients wait for one worker: others are answered meanwhile, and each gets its own result."""
-    db = await started(exp)
+    await queue_and_run(await started(exp), 1000)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(240)
+async def test_ten_thousand_queued_runs(exp: Experiment, files: None) -> None:
+    """The same with ten thousand clients, each of which has a connection of its own."""
+    await queue_and_run(await started(exp, maxclients=FILES - 100), 10_000)
+
+
+FILES = 10_300
+"""What a process has open that has 10,000 connections."""
+
+
+@pytest.fixture
+def files() -> Iterator[None]:
+    """This process, and so the server, may have 10,000 connections."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    try:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, FILES), hard))
+    except ValueError:
+        missing(f"this user may not have {FILES} open files, but {hard}")
+    yield
+    resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+async def queue_and_run(db: Orchestrator, number_: int) -> None:
+    """So many clients wait while the worker stands still; then each gets what it asked for."""
     client = prepared(db)
     first = Waiting(db, *count("many"))
     (worker,) = workers(db)
     await computes(worker)
     os.kill(worker, signal.SIGSTOP)
     try:
-        runs = [Waiting(db, *count("few", f"y{i}")) for i in range(1000)]
-        for one in runs[::100]:
-            await one.is_blocked(db)
+        runs = [Waiting(db, *count("few", f"y{i}")) for i in range(number_)]
+        await until(lambda: client.info("clients")["blocked_clients"] > number_, DEADLINE)
         assert client.ping()
     finally:
         os.kill(worker, signal.SIGCONT)
     tensor(client, "x", np.array([5], np.float32))  # makes no difference to them
-    assert [await one.answer() for one in (first, *runs)] == [b"OK"] * 1001
-    assert {number(client, f"y{i}") for i in range(1000)} == {4.0}
+    assert [await one.answer() for one in (first, *runs)] == [b"OK"] * (number_ + 1)
+    assert {number(client, f"y{i}") for i in range(number_)} == {4.0}
+    assert workers(db) == [worker]
 
 
 async def test_clients_that_leave(exp: Experiment) -> None:

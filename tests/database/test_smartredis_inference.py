@@ -9,10 +9,10 @@ import json
 import socket
 import threading
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
@@ -189,10 +189,10 @@ class GPU(threading.Thread):
         return count
 
 
-@pytest.mark.parametrize("cluster", [False, pytest.param(True, marks=SLOW)])
-def test_several_gpus(cluster: bool) -> None:
-    """SmartRedis' operations for several GPUs: a copy on each, one for the whole, and runs go where the client says."""
-    interpreter = python()
+@pytest.fixture(params=["tcp", pytest.param("uds", marks=SLOW), pytest.param("cluster", marks=SLOW)])
+def several(request: pytest.FixtureRequest) -> Iterator[Several]:
+    """Servers with two GPUs each, whose workers are fakes."""
+    interpreter, cluster = python(), request.param == "cluster"
     with ExitStack() as stack:
         running = stack.enter_context(
             RedisCluster(3, module_args=("WORKERS",)) if cluster else RedisServer(module_args=("WORKERS",))
@@ -202,25 +202,75 @@ def test_several_gpus(cluster: bool) -> None:
         gpus = [[GPU(server, f"GPU:{number}") for server in servers] for number in range(2)]
         stack.callback(lambda: [gpu.close() for some in gpus for gpu in some])
         address = running.addresses[0] if isinstance(running, RedisCluster) else f"127.0.0.1:{running.port}"
+        if request.param == "uds":
+            address = f"unix://{servers[0].socket}"
         sr = caller.SmartRedis(interpreter, SSDB=address, SR_DB_TYPE="Clustered" if cluster else "Standalone")
         stack.callback(sr.close)
         sr.put_tensor("x", np.array([1.0, 2.0], np.float32))
-        sr.set_model_multigpu("m", b"a model", "TORCH", 0, 2)
-        sr.set_script_multigpu("s", "def f(x): return x", 0, 2)
-        assert stored(dbs) == sorted(["m", "m.GPU:0", "m.GPU:1", "s", "s.GPU:0", "s.GPU:1"] * len(dbs))
-        metas = [db.execute_command("AI.MODELGET", key, "META") for db in dbs for key in db.scan_iter("*m.GPU:1")]
-        assert [meta[3] for meta in metas] == [b"GPU:1"] * len(dbs)
-        assert [runs(some) for some in gpus] == [0, 0]
-        for offset in range(4):
-            sr.run_model_multigpu("m", offset, 0, 2, ["x"], ["y"])
-            sr.run_script_multigpu("s", "f", ["x"], ["z"], offset, 0, 2)
-            assert [runs(some) for some in gpus] == [2 * (offset % 2 == 0), 2 * (offset % 2)]
-        sr.run_model("m", ["x"], ["w"])
-        assert [runs(some) for some in gpus] == [1, 0]
-        np.testing.assert_array_equal(sr.get_tensor("w"), np.array([1, 2], np.float32))
-        sr.delete_model_multigpu("m", 0, 2)
-        sr.delete_script_multigpu("s", 0, 2)
-        assert stored(dbs) == []
+        yield Several(sr, dbs, gpus)
+
+
+class Several(NamedTuple):
+    """SmartRedis, clients of the servers, and each server's worker for each of two GPUs."""
+
+    sr: Any
+    dbs: list[redis.Redis]
+    gpus: list[list[GPU]]
+
+
+def test_several_gpus(several: Several) -> None:
+    """SmartRedis' operations for several GPUs: a copy on each, one for the whole, and runs go where the client says."""
+    sr, dbs, gpus = several
+    sr.set_model_multigpu("m", b"a model", "TORCH", 0, 2)
+    sr.set_script_multigpu("s", "def f(x): return x", 0, 2)
+    check_several(several, "m", ["s"])
+    sr.run_model("m", ["x"], ["w"])
+    assert [runs(some) for some in gpus] == [1, 0]
+    np.testing.assert_array_equal(sr.get_tensor("w"), np.array([1, 2], np.float32))
+    sr.delete_model_multigpu("m", 0, 2)
+    sr.delete_script_multigpu("s", 0, 2)
+    assert stored(dbs) == []
+
+
+def test_several_gpus_from_files(several: Several, tmp_path: Path) -> None:
+    """The same where SmartRedis reads a model and a script from files, sends a function, and cuts the model in pieces."""
+    sr, dbs, _ = several
+    blob, source = b"0123456789" * 250, "def f(x):\n    return x\n"
+    (tmp_path / "m").write_bytes(blob)
+    (tmp_path / "s.py").write_text(source)
+    sr.set_model_chunk_size(1000)
+    with dbs[0].monitor() as monitor:
+        sr.set_model_from_file_multigpu("m", str(tmp_path / "m"), "TORCH", 0, 2)
+        seen = next(said for _ in range(100) if "MODELSTORE" in (said := monitor.next_command()["command"]))
+    assert [len(piece) for piece in seen.split()[-3:]] == [1000, 1000, 500]
+    sr.set_script_from_file_multigpu("s", str(tmp_path / "s.py"), 0, 2)
+    sr.set_function_multigpu("f", {"function": "f"}, 0, 2)
+    check_several(several, "m", ["s", "f"])
+    for gpu in ("", ".GPU:0", ".GPU:1"):
+        assert sr.get_model(f"m{gpu}") == blob
+        assert sr.get_script(f"s{gpu}") == source
+        assert sr.get_script(f"f{gpu}").startswith("def f(x):")
+    sr.delete_model_multigpu("m", 0, 2)
+    for name in ("s", "f"):
+        sr.delete_script_multigpu(name, 0, 2)
+    assert stored(dbs) == []
+
+
+def check_several(several: Several, model: str, scripts: list[str]) -> None:
+    """What is stored, for which devices, and which of them runs it."""
+    sr, dbs, gpus = several
+    names = [f"{name}{gpu}" for name in (model, *scripts) for gpu in ("", ".GPU:0", ".GPU:1")]
+    assert stored(dbs) == sorted(names * len(dbs))
+    for gpu in range(2):
+        metas = [db.execute_command("AI.MODELGET", key, "META") for db in dbs for key in db.scan_iter(f"*m.GPU:{gpu}")]
+        assert [meta[3] for meta in metas] == [b"GPU:%d" % gpu] * len(dbs)
+    assert [runs(some) for some in gpus] == [0, 0]
+    for offset in range(4):
+        sr.run_model_multigpu(model, offset, 0, 2, ["x"], ["y"])
+        for script in scripts:
+            sr.run_script_multigpu(script, "f", ["x"], ["z"], offset, 0, 2)
+        each = 1 + len(scripts)
+        assert [runs(some) for some in gpus] == [each * (offset % 2 == 0), each * (offset % 2)]
 
 
 def stored(dbs: list[redis.Redis]) -> list[str]:

@@ -314,6 +314,86 @@ async def test_upload_at_any_time(exp: Experiment, shards: int) -> None:
     assert [blob(db, key, shard) for shard, key in keys(db, "double")] == [onnx_model(7)] * shards
 
 
+async def test_a_failed_replacement_keeps_the_old_object(exp: Experiment) -> None:
+    """What could not be replaced is still there, needs not be sent again, and may not be replaced by accident."""
+    db = await deployed(exp)
+    with anyio.fail_after(DEADLINE):
+        await exp.upload(db, model())
+        with pytest.raises(DatabaseError, match="could not be stored as 'double'"):
+            await exp.upload(db, model(source=b"no model"), replace=True)
+        assert stores(db) == [2]
+        with pytest.raises(EntityExistsError, match="belongs to a different object"):
+            await exp.upload(db, model(factor=7))
+        await exp.upload(db, model())
+    assert stores(db) == [2]
+    assert blob(db, b"double") == onnx_model()
+
+
+async def test_the_first_of_two_uploads_is_cancelled(exp: Experiment, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The other call stores the object, and nothing else may take its key afterwards."""
+    from asim.database import sending
+
+    db = await deployed(exp)
+    under_way, real = anyio.Event(), sending.Sender.store
+
+    async def store(self, copy, sent):
+        monkeypatch.setattr(sending.Sender, "store", real)
+        under_way.set()
+        await anyio.sleep_forever()
+
+    monkeypatch.setattr(sending.Sender, "store", store)
+    with anyio.fail_after(DEADLINE):
+        async with anyio.create_task_group() as both, anyio.create_task_group() as group:
+            group.start_soon(exp.upload, db, model())
+            await under_way.wait()
+            both.start_soon(exp.upload, db, model())
+            preloader = exp._session._preloader
+            await until(lambda: waits(preloader))
+            group.cancel_scope.cancel()
+        with pytest.raises(EntityExistsError, match="belongs to a different object"):
+            await exp.upload(db, model(factor=7))
+    assert blob(db, b"double") == onnx_model()
+
+
+def waits(preloader) -> bool:
+    """Whether an upload waits for another one of the same object."""
+    locks = [lock for locks in preloader._locks.values() for lock in locks.values()]
+    return any(lock.statistics().tasks_waiting for lock in locks)
+
+
+async def test_workers_prepare_for_everything(exp: Experiment, monkeypatch: pytest.MonkeyPatch) -> None:
+    """They are told of every framework at once, although other connections are faster than the one that tells them."""
+    from asim.database import sending
+    from asim.database.server import RunningDatabase
+
+    db = await deployed(exp)
+    stored, prepared, first = anyio.Event(), [], True
+    reached, store, ask_all = RunningDatabase.reached, sending.Sender.store, sending.Sender.ask_all
+
+    async def slow_at_first(self, address):
+        nonlocal first
+        if first:
+            first = False
+            await stored.wait()
+        return await reached(self, address)
+
+    async def store_and_tell(self, copy, sent):
+        await store(self, copy, sent)
+        stored.set()
+
+    async def ask_and_note(self, commands, *rest):
+        prepared.extend(words[1:] for words in commands if words[0] == "ASIM.PREPARE")
+        return await ask_all(self, commands, *rest)
+
+    monkeypatch.setattr(RunningDatabase, "reached", slow_at_first)
+    monkeypatch.setattr(sending.Sender, "store", store_and_tell)
+    monkeypatch.setattr(sending.Sender, "ask_all", ask_and_note)
+    with anyio.fail_after(DEADLINE):
+        await exp.upload(db, model("large", source=onnx_model(2, 1_000_000), device="CPU:1"), model("small"))
+    assert prepared == [("ONNX", "CPU:1"), ("ONNX", "CPU")]
+    assert lowered(connect(db).info("commandstats"))["cmdstat_asim.prepare"]["calls"] == 2
+
+
 @pytest.mark.slow
 @pytest.mark.usefixtures("torch")
 async def test_another_experiment_finds_them_there(exp: Experiment) -> None:

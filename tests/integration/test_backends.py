@@ -88,6 +88,23 @@ def test_tflite() -> None:
         assert np.allclose(found, X[:rows] * 2 + [1, 2, 3])
 
 
+@pytest.mark.slow
+def test_tflite_by_tensorflow(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without LiteRT the interpreter inside TensorFlow runs such a model, and its answer is LiteRT's."""
+    need("ai_edge_litert")
+    need("tensorflow")
+    expected = [load("TFLITE", models.TFLITE).run([X[:rows]])[0] for rows in (3, 1)]
+    for module in ("ai_edge_litert.interpreter", "ai_edge_litert"):
+        monkeypatch.setitem(sys.modules, module, None)
+    runner = load("TFLITE", models.TFLITE)
+    assert type(runner._interpreter).__module__.startswith("tensorflow.")
+    assert (runner.inputs, runner.outputs) == (1, 1)
+    for wanted in expected:
+        np.testing.assert_array_equal(runner.run([X[: len(wanted)]])[0], wanted)
+    with pytest.raises(BackendError, match="INPUTS here does not match"):
+        runner.run([X, X])
+
+
 def test_tflite_goes_on_after_an_error() -> None:
     """A wrong type or shape is the interpreter's own error, and the next run is right."""
     need("ai_edge_litert")

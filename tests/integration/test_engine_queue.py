@@ -12,6 +12,9 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from fcntl import ioctl
+from pathlib import Path
+from termios import TIOCOUTQ
 from typing import Any
 
 import numpy as np
@@ -19,15 +22,18 @@ import pytest
 import redis
 
 from asim import DatabaseTimeout, SyncClient
-from asim.engine.protocol import CALL, DROP, LOAD, PREPARE, RUN, call_of, dropped
+from asim.engine.protocol import CALL, DROP, LOAD, PREPARE, RUN, call_of, done, dropped, output
 
+from ..conftest import missing
 from ..servers import RedisServer, until
 from ..workers import FakeWorker
-from .engine import make_server
+from .engine import SANITIZED, make_server
 
 __all__ = ["make_server"]
 
 FLOAT = 0
+FILES = 10_300
+"""What a process has open that has 10,000 connections."""
 
 
 @pytest.fixture(scope="module")
@@ -57,6 +63,18 @@ def db(server: RedisServer) -> Iterator[redis.Redis]:
     """A client."""
     with server.client() as client:
         yield client
+
+
+@pytest.fixture
+def files() -> Iterator[None]:
+    """This process may open files enough for 10,000 connections; a server raises its own limit."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    try:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, FILES), hard))
+    except ValueError:
+        missing(f"this user may not have {FILES} open files, but {hard}")
+    yield
+    resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
 class Waiting:
@@ -121,11 +139,11 @@ def get(db: redis.Redis, key: str) -> tuple[list[int], tuple[float, ...]]:
     return shape, struct.unpack(f"<{len(blob) // 4}f", blob)
 
 
-def store(server: RedisServer, worker: FakeWorker, name: str, *options: Any, inputs: int = 1) -> None:
+def store(server: RedisServer, worker: FakeWorker, name: str, *options: Any, inputs: int = 1, outputs: int = 1) -> None:
     """Store a model that the worker accepts."""
     waiting = Waiting(server, "AI.MODELSTORE", name, "TORCH", "CPU", *options, "BLOB", b"model " + name.encode())
     take(worker, LOAD)
-    worker.accept(inputs)
+    worker.accept(inputs, outputs)
     assert waiting.result() in (b"OK", True, "OK")
 
 
@@ -445,13 +463,70 @@ def test_output_taken(server: RedisServer, worker: FakeWorker, db: redis.Redis) 
     assert db.get("later") == b"mine"
 
 
-def test_many_wait(server: RedisServer, worker: FakeWorker, db: redis.Redis) -> None:
+def test_all_outputs_or_none(server: RedisServer, worker: FakeWorker, db: redis.Redis) -> None:
+    """Where one output's key came to hold something else, the others are not stored either, whichever it is."""
+    store(server, worker, "m", inputs=3, outputs=3)
+    put(db, "x", 1)
+    put(db, "y", 7)
+    for outputs in (("y", "new", "text"), ("text", "y", "new")):
+        waiting = queued(server, "AI.MODELRUN", "m", "INPUTS", "x", "x", "x", "OUTPUTS", *outputs)
+        take(worker, RUN)
+        db.set("text", "mine")
+        worker.echo()
+        assert "wrong kind of value" in waiting.result()
+        assert (get(db, "y"), db.exists("new"), db.get("text")) == (([1], (7.0,)), 0, b"mine")
+        db.delete("text")
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(bool(SANITIZED), reason="the sanitizers' memory has no limit")
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux can limit the memory of another process")
+def test_no_memory_for_one_output(make_server: Callable[..., RedisServer]) -> None:
+    """Where there is memory for a client's first output and not for its second, its first key is left as it was."""
+    row, count = 16 << 20, 12  # 16 MiB; such outputs
+    with make_server(module_args=("WORKERS",)) as server, FakeWorker(server) as worker, server.client() as db:
+        store(server, worker, "m", "BATCHSIZE", 2, "MINBATCHSIZE", 2, "MINBATCHTIMEOUT", 60_000, outputs=count + 2)
+        put(db, "x", 1, shape=(1, 1))
+        names = [[f"{client}-{i}" for i in range(count + 2)] for client in range(2)]
+        for some in names:
+            put(db, some[0], 7)
+        waiting = [queued(server, "AI.MODELRUN", "m", "INPUTS", "x", "OUTPUTS", *some) for some in names]
+        assert take(worker, RUN).rows == 2
+        small, large = (FLOAT, (2, 1), floats(5, 6)), (FLOAT, (2, row // 4), bytes(2 * row))
+        halt(worker, server, small, *[large] * count, small)
+        limit = virtual(server.pid) + (64 << 20)  # each client's part would be another 192 MiB
+        resource.prlimit(server.pid, resource.RLIMIT_AS, (limit, limit))
+        worker.socket.sendall(b"\r\n")
+        worker.send("ASIM.NEXT")
+        assert [one.result() for one in waiting] == ["could not save tensor"] * 2
+        assert [get(db, some[0]) for some in names] == [([1], (7.0,))] * 2
+        assert [db.exists(*some[1:]) for some in names] == [0, 0]
+
+
+def halt(worker: FakeWorker, server: RedisServer, *outputs: tuple[int, tuple[int, ...], bytes]) -> None:
+    """Answer, but for the last two bytes; returns when the server has read the others."""
+    assert worker.task
+    head = done(worker.task.number, 1, [output(dtype, dims) for dtype, dims, _ in outputs])
+    words = [b"ASIM.DONE", head, *(data for _, _, data in outputs)]
+    said = b"".join([b"*%d\r\n" % len(words), *(b"$%d\r\n%s\r\n" % (len(word), word) for word in words)])
+    worker.socket.sendall(said[:-2])
+    until(lambda: ioctl(worker.socket, TIOCOUTQ, bytes(4)) == bytes(4), what="the end of what the server has to read")
+    with server.client() as db:
+        db.ping()
+
+
+def virtual(pid: int) -> int:
+    """Bytes of addresses that a process has."""
+    return int(Path(f"/proc/{pid}/statm").read_text().split()[0]) * resource.getpagesize()
+
+
+def test_many_wait(files: None, server: RedisServer, worker: FakeWorker, db: redis.Redis) -> None:
     """10,000 queued runs: the server answers others meanwhile, and each run is answered."""
     store(server, worker, "m", "BATCHSIZE", 5000)
     put(db, "x", 1, shape=(1, 1))
     plug = run(server, "m", "x", "plug")
     take(worker, RUN)
-    count = min(10_000, resource.getrlimit(resource.RLIMIT_NOFILE)[0] - 300)
+    count = 10_000
     words = ["AI.MODELEXECUTE", "m", "INPUTS", 1, "x", "OUTPUTS", 1, "y", "TIMEOUT", 60_000]
     command = b"*%d\r\n" % len(words) + b"".join(b"$%d\r\n%s\r\n" % (len(str(w)), str(w).encode()) for w in words)
     clients = []

@@ -341,7 +341,12 @@ def test_chunk_size(pair: Pair) -> None:
         other.set_model_chunk_size(1000)
         other.set_model("pieces", model, "ONNX")
         assert pair.sr.get_model("pieces") == other.get_model("pieces") == model
+        pair.sr.set_model_chunk_size(700)
+        pair.sr.set_model("theirs", model, "ONNX", "CPU")
+        assert pair.sr.get_model("theirs") == other.get_model("theirs") == model
         other.set_model_chunk_size(511 << 20)
+        pair.sr.set_model_chunk_size(511 << 20)
+        assert pair.sr.get_model("theirs") == other.get_model("theirs") == model
 
 
 # -- prefixes

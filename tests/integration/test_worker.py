@@ -10,6 +10,7 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -247,6 +248,8 @@ def test_a_run_that_takes_too_long(onnx: Engine, threads: int) -> None:
     workers = [onnx.attach() for _ in range(threads)]
     run(workers[0], 1, X, limit_ms=200)
     workers[0].send(RUN, 2, expected=1, tensors=[tensor(size)], limit_ms=300)
+    with pytest.raises(AssertionError, match="the worker has gone"):  # but first it gets the model, which it loads
+        workers[0].answer()
     assert gone(process)[0] == -signal.SIGALRM
 
 
@@ -294,6 +297,46 @@ def _runs(pid: int) -> bool:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
     except OSError:
         return False
+
+
+def started(engine: Engine, threads: int) -> list[Attached]:
+    """The connections of a worker with so many threads, which computes in one of them."""
+    engine.start(threads=threads, intra_op=1)
+    return [engine.attach() for _ in range(threads)]
+
+
+def slow_to_load() -> bytes:
+    """A model that adds 0 to its input; onnxruntime finds out, by a large matrix product, when it loads it."""
+    nodes = [
+        ("ConstantOfShape", ["n"], ["a"]),
+        ("MatMul", ["a", "a"], ["b"]),
+        ("ReduceMax", ["b"], ["c"], {"keepdims": 0}),
+        ("Add", ["x", "c"], ["y"]),
+    ]
+    return onnx_model(nodes, [("x", 1, None)], [("y", 1, None)], [("n", np.array([3000, 3000], np.int64))])
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_loading_is_not_counted_for_a_run(onnx: Engine, threads: int) -> None:
+    """A new worker that has to load a model first, for longer than the run may take, loads it and runs it."""
+    onnx.objects[2] = Stored("ONNX", slow_to_load())
+    worker = started(onnx, threads)[0]
+    assert worker.ask(PREPARE, extra=b"ONNX")[0].status == DONE
+    limit_ms = 150
+    begin = time.monotonic()
+    assert (run(worker, 2, X, limit_ms=limit_ms)[0] == X).all()
+    assert time.monotonic() - begin > limit_ms / 1000  # else this shows nothing
+    assert (run(worker, 2, X, limit_ms=limit_ms)[0] == X).all()
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_a_failed_loading_leaves_no_limit_behind(onnx: Engine, threads: int) -> None:
+    """After a run whose model cannot be loaded, the run's limit does not end what has none."""
+    onnx.objects[2] = Stored("ONNX", slow_to_load())
+    onnx.objects[3] = Stored("ONNX", b"nonsense")
+    worker = started(onnx, threads)[0]
+    assert refused(worker, RUN, 3, expected=1, tensors=[tensor(X)], limit_ms=150)
+    assert worker.ask(LOAD, 2)[0].status == DONE
 
 
 # -- what a worker gave up

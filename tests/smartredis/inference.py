@@ -37,7 +37,10 @@ def model(client, task, uploaded):
         keys.append(f"{name}-in-{number}")
         client.put_tensor(keys[-1], np.array(values, task["dtype"]))
     client.set_model_from_file(name, task["file"], task["backend"], "CPU", 0, 0, 0, "from file", *names)
+    client.set_model_chunk_size(1000)  # the second one comes in pieces
     client.set_model(name + "-2", blob, task["backend"], "CPU", 4, 0, 0, "", *names)
+    assert client.get_model(name + "-2") == blob, "get_model in pieces"
+    client.set_model_chunk_size(511 << 20)
     assert client.model_exists(name) and client.poll_model(name, 10, 10)
     assert client.get_model(name) == blob, "get_model"
     found = []

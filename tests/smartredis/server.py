@@ -49,7 +49,12 @@ def unpack(value):
         return array.reshape(value["shape"]).copy()
     if "bytes" in value:
         return base64.b64decode(value["bytes"])
-    return made(value)
+    return globals()[value["function"]] if "function" in value else made(value)
+
+
+def f(x):
+    """What callers name where a method wants a function: its source must be in a file."""
+    return x
 
 
 def made(value):

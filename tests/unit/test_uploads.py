@@ -32,6 +32,7 @@ from asim.generate import Layouts
 from asim.plan import Context, LaunchPlan
 from asim.preview import as_dict, as_text
 from asim.runtime.contents import contents_of, digest_of, source_of, stamp_of
+from asim.runtime.preload import Claims
 
 from .makers import CONTEXT, ensemble, model
 from .makers import planned as started
@@ -156,6 +157,52 @@ def test_claims() -> None:
     )
     with pytest.raises(EntityExistsError, match=text):
         claim(taken, upload(Script(name="n.GPU:1", source=TEXT), "b"), "orc")
+
+
+def versions() -> list[Upload]:
+    """Three different objects for one key."""
+    return [upload(content=memory(data)) for data in (b"first", b"second", b"third")]
+
+
+def test_a_failed_replacement_is_undone() -> None:
+    """The object that was to be replaced has its key again, also when there were several; a new key is free again."""
+    first, second, third = versions()
+    claims = Claims()
+    claims.keep(claims.take([first], "orc", False))
+    with pytest.raises(EntityExistsError, match="belongs to a different object"):
+        claims.take([second], "orc", False)
+    marks = [claims.take([one, upload(onnx())], "orc", True) for one in (second, third)]
+    assert claims.current == {"s": third, "n": upload(onnx())}
+    claims.give_back(marks[0])
+    assert claims.current == {"s": third, "n": upload(onnx())}
+    claims.give_back(marks[1])
+    assert claims.current == {"s": first}
+
+
+@pytest.mark.parametrize("failed", [0, 1])
+@pytest.mark.parametrize("other_first", [True, False])
+def test_one_of_two_uploads_fails(failed: int, other_first: bool) -> None:
+    """Of two calls with the same object, whichever fails and whichever ends first, the other one's claim holds."""
+    claims = Claims()
+    marks = [claims.take([upload()], "orc", False) for _ in range(2)]
+    ends = [lambda: claims.keep(marks[1 - failed]), lambda: claims.give_back(marks[failed])]
+    for end in ends if other_first else reversed(ends):
+        end()
+        assert claims.current == {"s": upload()}
+
+
+@pytest.mark.parametrize("order", [(0, 1), (1, 0)])
+def test_two_replacements_at_the_same_time(order: tuple[int, int]) -> None:
+    """The later one counts if both succeed, whichever ends first; what it replaced does not come back."""
+    first, *others = versions()
+    claims = Claims()
+    claims.keep(claims.take([first], "orc", False))
+    marks = [claims.take([one], "orc", True) for one in others]
+    for number in order:
+        claims.keep(marks[number])
+        assert claims.current == {"s": others[1]}
+    claims.give_back(claims.take([first], "orc", True))
+    assert claims.current == {"s": others[1]}
 
 
 def test_only_ml_objects() -> None:

@@ -49,7 +49,7 @@ def set_model(
     :param device: CPU, GPU, CPU:n or GPU:n.
     :param batch_size: the largest number of samples that are run together; 0 = requests are not joined.
     :param min_batch_size: how many samples to wait for.
-    :param min_batch_timeout: milliseconds to wait for them at most; 0 = for ever.
+    :param min_batch_timeout: milliseconds to wait for them at most; 0 = 10 ms.
     :param tag: a word of the user's.
     :param inputs: names of the graph's inputs (TF only).
     :param outputs: names of the graph's outputs (TF only).
@@ -152,7 +152,7 @@ def run_model(core: Core, name: str, inputs: Names = None, outputs: Names = None
     :param outputs: names under which its results are stored, with the put prefix.
     :raises KeyNotFoundError: the model or an input is not there.
     :raises DatabaseError: the run failed; the text is the backend's.
-    :raises DatabaseTimeout: it waited too long in the server's queue, or took longer than the client's timeout.
+    :raises DatabaseTimeout: waiting and running took longer than the client's timeout for models.
 
     Cancellation: a run that has begun goes on in the server, and its outputs are stored; in a cluster, copies of tensors
     that were made for it (their keys end in ``.TMP``) may stay, and the outputs do not reach their names.

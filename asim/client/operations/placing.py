@@ -105,7 +105,7 @@ def run(core: Core, name: str, inputs: Sequence[str], outputs: Sequence[str], ma
     In a cluster all keys of a run must be on one shard: the one of the first input is taken, the inputs are copied
     there under names that nobody else has, and the outputs are copied from there to where they belong.
 
-    :raises DatabaseTimeout: the server says that the run waited too long in its queue.
+    :raises DatabaseTimeout: the server says that waiting and running took too long.
     """
     key = get_key(core, name)
     sources = [core.prefixes.get(one, core.prefixes.tensors) for one in inputs]

@@ -30,6 +30,7 @@ typedef struct Output {
     DType dtype;
     Shape shape;
     RedisModuleString *data;
+    Tensor *part; /* what the job at hand has of it, until that is stored */
 } Output;
 
 /* What is left to read. */
@@ -108,18 +109,29 @@ static bool may_store(RedisModuleCtx *ctx, RedisModuleString *name, RedisModuleT
     return good;
 }
 
-static const char *store_outputs(RedisModuleCtx *ctx, const Job *job, const Output *outputs, int64_t from, bool merged) {
+/* A job's part of every output; of none where there is no memory for one. */
+static bool cut(RedisModuleCtx *ctx, const Job *job, Output *outputs, int64_t from, bool merged) {
+    int i = 0;
+    while (i < job->output_count && (outputs[i].part = part(ctx, &outputs[i], from, merged ? job->rows : 0))) i++;
+    if (i == job->output_count) return true;
+    while (i--) tensor_release(outputs[i].part);
+    return false;
+}
+
+/* All of them or, with an error, none. */
+static const char *store_outputs(RedisModuleCtx *ctx, const Job *job, Output *outputs, int64_t from, bool merged) {
+    const char *error = NULL;
     bool told = replicates(ctx);
     redis.SelectDb(ctx, job->db);
     for (int i = 0; i < job->output_count; i++)
         if (!may_store(ctx, job->outputs[i], tensor_type)) return WRONG_TYPE;
-    for (int i = 0; i < job->output_count; i++) {
-        Tensor *tensor = part(ctx, &outputs[i], from, merged ? job->rows : 0);
-        if (!tensor) return "ERR could not save tensor";
-        if (!put_value(ctx, job->outputs[i], tensor_type, tensor, release)) return WRONG_TYPE;
-        if (told) replicate(ctx, job->outputs[i], tensor);
-    }
-    return NULL;
+    if (!cut(ctx, job, outputs, from, merged)) return "ERR could not save tensor";
+    for (int i = 0; i < job->output_count; i++)
+        if (!put_value(ctx, job->outputs[i], tensor_type, outputs[i].part, release))
+            error = WRONG_TYPE; /* cannot be, as all were looked at; the others' memory is not lost nevertheless */
+        else if (told)
+            replicate(ctx, job->outputs[i], outputs[i].part);
+    return error;
 }
 
 /* -- what became of a run */
@@ -134,7 +146,7 @@ static void finish_all(Job *jobs, const char *error) {
 /* Follows a change within some ten runs. Never 0. */
 static int64_t smoothed(int64_t typical, int64_t now) { return typical ? (7 * typical + now) / 8 + 1 : now + 1; }
 
-static void finish_run(RedisModuleCtx *ctx, Job *job, const Output *outputs, int64_t from, bool merged, uint64_t duration) {
+static void finish_run(RedisModuleCtx *ctx, Job *job, Output *outputs, int64_t from, bool merged, uint64_t duration) {
     Stats *stats = &job->object->runs.stats;
     const Shape *first = &outputs[0].shape;
     /* an answered client was told that there is no result */

@@ -37,7 +37,8 @@ extern struct Engine {
     int64_t execution_timeout_ms;   /* what a run may take at most; 0: any time */
     int64_t grace_ms;               /* what a run that nobody waits for any more may still take */
     int64_t overdue_ms;             /* after the end of its time, until a worker is killed that does not end by itself;
-                                       importing a framework does not count as its time, and may be as long */
+                                       importing a framework and, for a run, loading its object do not
+                                       count as its time, and may be as long */
 } engine;
 
 /* The queue of a device; from now on that device is wanted. NULL where there are no workers, or too many devices. */
