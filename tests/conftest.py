@@ -1,6 +1,7 @@
 """Fixtures for every kind of test."""
 
 import os
+import resource
 import shutil
 import sys
 from collections.abc import Iterator
@@ -14,6 +15,9 @@ BACKENDS = [
     pytest.param(("asyncio", {"use_uvloop": False}), id="asyncio"),
     pytest.param(("asyncio", {"use_uvloop": True}), id="uvloop"),
 ]
+
+FILES = 10_300
+"""What a process has open that has 10,000 connections."""
 
 
 def missing(what: str) -> None:
@@ -34,6 +38,18 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def anyio_backend(request: pytest.FixtureRequest) -> object:
     """Every async test runs on plain asyncio and on uvloop."""
     return request.param
+
+
+@pytest.fixture
+def files() -> Iterator[None]:
+    """This process, and so a server that it starts, may have files enough open for 10,000 connections."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    try:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, FILES), hard))
+    except ValueError:
+        missing(f"this user may not have {FILES} open files, but {hard}")
+    yield
+    resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
 @pytest.fixture(autouse=True)

@@ -4,10 +4,8 @@ The table in ``docs/explanation/inference.md`` says the same in words.
 """
 
 import os
-import resource
 import signal
 import subprocess
-from collections.abc import Iterator
 from pathlib import Path
 
 import anyio
@@ -17,7 +15,7 @@ import pytest
 import redis
 
 from asim import Experiment, JobState, Orchestrator
-from tests.conftest import missing
+from tests.conftest import FILES
 from tests.integration import ml_models as models
 from tests.integration.conftest import alive, until
 from tests.integration.ml_models import need
@@ -290,22 +288,6 @@ async def test_a_thousand_queued_runs(exp: Experiment) -> None:
 async def test_ten_thousand_queued_runs(exp: Experiment, files: None) -> None:
     """The same with ten thousand clients, each of which has a connection of its own."""
     await queue_and_run(await started(exp, maxclients=FILES - 100), 10_000)
-
-
-FILES = 10_300
-"""What a process has open that has 10,000 connections."""
-
-
-@pytest.fixture
-def files() -> Iterator[None]:
-    """This process, and so the server, may have 10,000 connections."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    try:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, FILES), hard))
-    except ValueError:
-        missing(f"this user may not have {FILES} open files, but {hard}")
-    yield
-    resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
 async def queue_and_run(db: Orchestrator, number_: int) -> None:

@@ -24,7 +24,6 @@ import redis
 from asim import DatabaseTimeout, SyncClient
 from asim.engine.protocol import CALL, DROP, LOAD, PREPARE, RUN, call_of, done, dropped, output
 
-from ..conftest import missing
 from ..servers import RedisServer, until
 from ..workers import FakeWorker
 from .engine import SANITIZED, make_server
@@ -32,8 +31,6 @@ from .engine import SANITIZED, make_server
 __all__ = ["make_server"]
 
 FLOAT = 0
-FILES = 10_300
-"""What a process has open that has 10,000 connections."""
 
 
 @pytest.fixture(scope="module")
@@ -63,18 +60,6 @@ def db(server: RedisServer) -> Iterator[redis.Redis]:
     """A client."""
     with server.client() as client:
         yield client
-
-
-@pytest.fixture
-def files() -> Iterator[None]:
-    """This process may open files enough for 10,000 connections; a server raises its own limit."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    try:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, FILES), hard))
-    except ValueError:
-        missing(f"this user may not have {FILES} open files, but {hard}")
-    yield
-    resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
 class Waiting:
