@@ -69,7 +69,6 @@ async def test_the_node_is_killed(exp: Experiment) -> None:
     assert await db.is_active()
 
 
-@pytest.mark.slow
 async def test_the_node_is_killed_with_nobody_to_see(home: Path) -> None:
     """Without any agent, too, the kernel ends a server whose node was killed."""
     from asim.database.config import NodeConfig
@@ -170,7 +169,6 @@ async def test_memory_full(exp: Experiment) -> None:
     assert await event(stream, "orchestrator_0", "is well again") is JobState.RUNNING
 
 
-@pytest.mark.slow
 async def test_eviction(exp: Experiment) -> None:
     """With an eviction policy tensors are evicted like any key, and writes go on."""
     db = exp.create_database(port=0, maxmemory="8mb", maxmemory_policy="allkeys-lru")
@@ -229,7 +227,6 @@ async def test_half_a_command(exp: Experiment) -> None:
             await exp.stop(db)
 
 
-@pytest.mark.slow
 async def test_two_thousand_idle_connections(exp: Experiment, files: None) -> None:
     """2,000 connections that do nothing are all accepted, and asim's own still gets through."""
     db = exp.create_database(port=0)
@@ -244,7 +241,6 @@ async def test_two_thousand_idle_connections(exp: Experiment, files: None) -> No
             connection.close()
 
 
-@pytest.mark.slow
 async def test_the_agent_is_killed(exp: Experiment) -> None:
     """kill -9 of the agent: databases end like every other job, and the next start gets new ones."""
     db = exp.create_database(port=0)

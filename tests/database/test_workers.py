@@ -124,7 +124,6 @@ async def _kill_when_busy(worker: int) -> None:
     os.kill(worker, signal.SIGSEGV)
 
 
-@pytest.mark.slow
 async def test_workers_end_with_their_node(exp: Experiment) -> None:
     """A node that is killed takes its server and its workers with it."""
     db = await started(exp)
@@ -134,7 +133,6 @@ async def test_workers_end_with_their_node(exp: Experiment) -> None:
     await until(lambda: not any(map(alive, processes)))
 
 
-@pytest.mark.slow
 async def test_several_workers(exp: Experiment) -> None:
     """As many processes and threads per device as were asked for; each CPU device has its own."""
     db = await started(exp, workers_per_device=2, threads_per_queue=3, intra_op_threads=1)
@@ -149,7 +147,6 @@ async def test_several_workers(exp: Experiment) -> None:
     await until(lambda: [row["user"] for row in admin.client_list()].count("asim-worker") == 12)
 
 
-@pytest.mark.slow
 async def test_connections_that_are_cut(exp: Experiment) -> None:
     """Whoever kills all connections loses no inference: workers and their keeper come back."""
     db = await started(exp)
@@ -179,7 +176,6 @@ def _key_of(client: redis.Redis, shard: int) -> str:
     return next(name for name in names if first <= client.execute_command("CLUSTER", "KEYSLOT", name) <= last)
 
 
-@pytest.mark.slow
 async def test_a_deep_directory(home: Path) -> None:
     """Where the shard's directory is too deep for a socket, that is elsewhere, for this user only, and gone at the end."""
     deep = home / ("d" * 60) / ("e" * 60)
@@ -191,7 +187,6 @@ async def test_a_deep_directory(home: Path) -> None:
     assert not place.exists()
 
 
-@pytest.mark.slow
 async def test_the_databases_own_socket(exp: Experiment, tmp_path: Path) -> None:
     """A database that has a socket already gives its workers that one."""
     db = await started(exp, unix_socket=f"{tmp_path}/db.sock")
@@ -282,7 +277,6 @@ def _run_without(db: Orchestrator) -> None:
     client.execute_command("AI.MODELEXECUTE", "m", "INPUTS", 1, "x", "OUTPUTS", 1, "y")
 
 
-@pytest.mark.slow
 async def test_a_model_that_keeps_its_input(exp: Experiment) -> None:
     """A stateful module finds what it was given, although large inputs come in memory that is used again."""
     torch = need("torch")
@@ -310,7 +304,6 @@ async def test_a_model_that_keeps_its_input(exp: Experiment) -> None:
     assert found == [0, 1_000_000, 2_000_000, 3_000_000]
 
 
-@pytest.mark.slow
 async def test_a_cluster_that_was_down(exp: Experiment) -> None:
     """When a cluster's state was bad for a while, workers come afterwards all the same."""
     db = await started(exp, db_nodes=3)

@@ -154,7 +154,6 @@ async def test_output_of_what_is_stopped_at_the_end(sshd, home):
     assert (home / "late/m.out").read_text() == "first\nlast\n"
 
 
-@pytest.mark.slow
 async def test_follow_goes_through_attempts(home):
     """The output of a second attempt is in a new file; it is followed, too. An ensemble cannot be followed."""
     async with Experiment("again") as exp:

@@ -37,7 +37,7 @@ def far(sshd: SSHServer, home: Path, port: int | None = None) -> Experiment:
     return Experiment("exp", exp_path=home / "far", host="127.0.0.1", ssh=ssh, stop_grace=1)
 
 
-@pytest.mark.parametrize("shards", [1, pytest.param(3, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("shards", [1, 3])
 async def test_tensors_through_a_link_that_is_cut(sshd, home, shards):
     """Whatever shard a tensor is on, it is put and got through forwarded ports, also over a link that was made again."""
     tensors = {f"t{number}": np.arange(number, number + 1000.0) for number in range(20)}

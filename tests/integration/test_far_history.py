@@ -84,7 +84,6 @@ async def test_detached_jobs(sshd, home):
         assert (row["status"], row["returncode"], row["reason"]) == ("FAILED", 4, "exit code 4")
 
 
-@pytest.mark.slow
 async def test_an_agent_that_was_killed(sshd, home):
     """An agent that is gone without having recorded an end is told from one that lives."""
     async with far(sshd, "killed", on_exit="detach") as exp:

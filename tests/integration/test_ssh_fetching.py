@@ -167,7 +167,6 @@ async def test_a_directory_that_cannot_be_looked_at(crooked, home):
             await host.read_from(f"{home}/far/part/good.dat", 0)
 
 
-@pytest.mark.slow
 async def test_a_file_that_is_changed_in_place(sshd, home):
     """A digest that is remembered is no longer right when a file was written with its size and its time kept."""
     there, here = home / "far/stale/r.dat", home / "stale/r.dat"
@@ -187,7 +186,6 @@ async def test_a_file_that_is_changed_in_place(sshd, home):
         assert here.read_text() == "BBBB\n"
 
 
-@pytest.mark.slow
 async def test_links_that_are_cut_when_files_are_sent(server: FaultyServer, tmp_path):
     """A server that drops everybody who wants files is not asked many times a second, and not for ever."""
     (tmp_path / "here").write_text("x")
@@ -218,7 +216,6 @@ async def proxy(sshd):
         yield proxy
 
 
-@pytest.mark.slow
 async def test_links_that_are_cut_when_files_are_looked_at(sshd, proxy, tmp_path):
     """The same of a program that is run there, and never answers because its connection ends."""
     bad, pair = tmp_path / "bad", [(f"{tmp_path}/bad", f"{tmp_path}/there")]
@@ -238,7 +235,6 @@ async def test_links_that_are_cut_when_files_are_looked_at(sshd, proxy, tmp_path
             assert await agent.put(pair) == 1
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("way", ["put", "get"])
 async def test_links_that_carry_a_piece_each(sshd, proxy, tmp_path, way):
     """However often the link is cut, as long as each brings something, it goes on."""
@@ -263,7 +259,6 @@ async def test_links_that_carry_a_piece_each(sshd, proxy, tmp_path, way):
     assert await anyio.Path(there).read_bytes() == await anyio.Path(here).read_bytes()
 
 
-@pytest.mark.slow
 async def test_the_end_does_not_wait_for_a_link_that_is_away(sshd, proxy, home, monkeypatch, caplog):
     """Output that cannot be had keeps nobody from leaving for minutes; the log says where it is."""
     monkeypatch.setattr(written, "AWAY", 1.0)

@@ -63,7 +63,6 @@ def own(tmp_path: Path) -> Iterator[SSHServer]:
     server.stop()
 
 
-@pytest.mark.slow
 async def test_a_link_that_leads_to_another_login_node(own, tmp_path):
     """After a cut a name may lead to another node: nothing may go there, and the right one is asked for again and again."""
     need_nodes()
@@ -98,7 +97,6 @@ async def test_a_link_that_leads_to_another_login_node(own, tmp_path):
         node.stop()
 
 
-@pytest.mark.slow
 async def test_the_right_node_comes_back(own, tmp_path):
     """While the right node is away its name leads to another one, whose address must not replace that of the right one."""
     need_nodes()
@@ -131,7 +129,6 @@ async def test_the_right_node_comes_back(own, tmp_path):
         node.stop()
 
 
-@pytest.mark.slow
 async def test_only_another_node_is_reached(own, tmp_path):
     """Who never gets to the right node is told so, when the patience is over."""
     need_nodes()

@@ -86,7 +86,6 @@ async def test_a_whole_experiment(server, home):
 # -- files
 
 
-@pytest.mark.slow
 async def test_no_way_to_send_files(server, home, impatient):
     """A server without SFTP says so when files must be sent; jobs that need none run all the same."""
     server.has_sftp = False
@@ -193,7 +192,6 @@ async def test_commands_that_are_refused(server, tmp_path, impatient):
     await refused(server, tmp_path, "127.0.0.1: no channel to the agent")
 
 
-@pytest.mark.slow
 async def test_commands_that_never_answer(server, tmp_path, monkeypatch):
     """Silence has an end."""
     server.rewrite = lambda _: "exec sleep 60"
@@ -265,7 +263,6 @@ async def test_cut_while_it_connects(server, tmp_path, count):
     assert server.logins == 2
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("way", ["in", "out"])
 async def test_cut_in_the_middle_of_a_submit(server, home, way):
     """Wherever in the agent's stream the connection is dropped, every member is started once, and all ends are seen."""
@@ -286,7 +283,6 @@ async def test_cut_in_the_middle_of_a_submit(server, home, way):
     assert len(list((home / "cut").rglob("*.out"))) == 30 * len(cuts) + 1
 
 
-@pytest.mark.slow
 async def test_a_server_that_stops_reading_for_a_while(server, tmp_path):
     """What it does not take waits where it comes from, not in the link's memory; when it reads again, all arrives."""
     files = [("write", f"{tmp_path}/w{n}", f"{n}" * MEG) for n in range(20)]
@@ -315,7 +311,6 @@ async def connection_answers(connection: AgentConnection, seconds: float) -> boo
     return False
 
 
-@pytest.mark.slow
 async def test_an_attachment_that_is_never_answered(server, tmp_path, monkeypatch):
     """While a new link is tried again and again, no channel is left behind; when the agent answers, all goes on."""
     tried = []
@@ -342,7 +337,6 @@ async def test_an_attachment_that_is_never_answered(server, tmp_path, monkeypatc
     assert max(tried) <= 2
 
 
-@pytest.mark.slow
 async def test_a_server_that_is_suspended(tmp_path):
     """One that answers no questions any more counts as cut when it should, and is found again when it goes on."""
     server = FaultyServer(tmp_path / "server")
@@ -394,7 +388,6 @@ async def test_a_host_key_that_changes_for_a_while(server, tmp_path):
         assert news[-1][3] == 0 and server.logins == 2
 
 
-@pytest.mark.slow
 async def test_a_host_key_that_has_changed(server, tmp_path):
     """When the right one never comes back, that is the reason that is told, and the jobs there have been stopped."""
     news, lost = [], []
